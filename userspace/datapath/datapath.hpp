@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "base/clock.hpp"
+#include "base/ip.hpp"
+#include "base/result.hpp"
+#include "tapgate/bpf_abi.h"
+
+#include <array>
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+// The one door to the kernel's BPF side: programs, attachments and maps.
+namespace tapgate::datapath {
+
+using GuestId = std::uint64_t;
+using MacAddress = std::array<std::uint8_t, 6>;
+
+struct Settings {
+    std::string pin_dir = "/sys/fs/bpf/tapgate";
+    std::uint32_t mark = 0x7461;
+    unsigned workers = 1;
+    /// Lifetime of a binding is clamp(TTL, min_ttl, max_ttl).
+    std::chrono::seconds min_ttl{60};
+    std::chrono::seconds max_ttl{86400};
+};
+
+struct GuestCaps {
+    std::uint32_t half_open = 1024;
+    std::uint32_t dns_pending = 512;
+    std::uint32_t bindings = 8192;
+};
+
+struct GuestSpec {
+    unsigned ifindex = 0;
+    /// Empty: learned from the guest's first packet.
+    std::optional<MacAddress> mac;
+    std::vector<IpAddress> addresses;
+    std::vector<IpAddress> gateways;
+    GuestCaps caps;
+};
+
+/// The guest's view of a TCP connection.
+struct FlowTuple {
+    Endpoint guest;
+    Endpoint peer;
+};
+
+/// What tap_ingress knew of a SYN.
+struct PendingFlow {
+    GuestId guest = 0;
+    unsigned ifindex = 0;
+};
+
+struct Binding {
+    GuestId guest = 0;
+    IpAddress address;
+    std::string name; ///< lower case, without the trailing dot
+    BootClock::time_point expires;
+};
+
+struct DropCount {
+    tg_drop_reason reason = TG_DROP_NONE;
+    std::uint64_t packets = 0;
+};
+
+struct DropEvent {
+    BootClock::time_point time;
+    GuestId guest = 0;
+    unsigned ifindex = 0;
+    tg_drop_reason reason = TG_DROP_NONE;
+    FlowTuple flow;
+    std::uint8_t protocol = 0;
+};
+
+/// The stable word and the sentence of a drop reason (drop_reason.h).
+[[nodiscard]] std::string_view drop_reason_name(tg_drop_reason reason);
+[[nodiscard]] std::string_view drop_reason_text(tg_drop_reason reason);
+
+/// Loaded programs and their maps. All functions may be called from any thread; map operations are single
+/// system calls.
+///
+/// Destroying the object closes descriptors only: programs stay attached and maps stay pinned, so that a
+/// guest stays confined while no daemon runs (I5). cleanup() removes them.
+class Datapath {
+  public:
+    /// Mounts bpffs at /sys/fs/bpf if `pin_dir` lies there and none is mounted, adopts maps pinned by an
+    /// earlier daemon of the same ABI or creates them, and loads the programs. Nothing is attached. On failure
+    /// nothing that was not there before is left pinned. kPermission: capabilities missing; kUnsupported: the
+    /// kernel lacks something, named in the message; kInvalid: pinned maps of another ABI.
+    static Result<std::unique_ptr<Datapath>> open(const Settings& settings);
+
+    /// Detaches every program that is pinned under `pin_dir` and removes the pins. Succeeds if there are none.
+    static Result<void> cleanup(const std::string& pin_dir);
+
+    virtual ~Datapath() = default;
+
+    /// Makes the interface a guest: table entry first, then the programs, so that it is never half open. An
+    /// interface whose entry from an earlier daemon says the same keeps its guest id, and with it its
+    /// bindings. On failure nothing is attached. kNotFound: no such interface.
+    virtual Result<GuestId> attach_guest(const GuestSpec& spec) = 0;
+
+    /// Removes programs, entry and all state of the guest on `ifindex`, also when the interface is gone.
+    /// An interface that still exists is open to its host afterwards, like any other interface.
+    virtual Result<void> detach_guest(unsigned ifindex) = 0;
+
+    /// Makes `fd` the socket to which new flows (TCP) or queries (DNS) of that kind are steered for `worker`,
+    /// and marks it as ours. Borrowed: closing the socket withdraws it.
+    virtual Result<void> set_listener(unsigned worker, tg_listener_kind kind, int fd) = 0;
+
+    /// Removes and returns the pending entry of an accepted connection; nothing if BPF never saw its SYN.
+    virtual std::optional<PendingFlow> take_pending(const FlowTuple& flow) = 0;
+
+    /// The names that live bindings of `guest` tie to `address`.
+    [[nodiscard]] virtual std::vector<std::string> bound_names(GuestId guest, const IpAddress& address) = 0;
+
+    /// All live bindings, of one guest if given.
+    [[nodiscard]] virtual std::vector<Binding> bindings(std::optional<GuestId> guest) = 0;
+
+    /// Forgets the bindings of `guest`, all or those of one name; returns how many.
+    virtual std::size_t flush_bindings(GuestId guest, std::optional<std::string_view> name) = 0;
+
+    /// The MAC learned or configured for the guest on `ifindex`.
+    [[nodiscard]] virtual std::optional<MacAddress> guest_mac(unsigned ifindex) = 0;
+
+    /// Packets dropped since the maps were made, by reason, of one guest's interface if given; zeros left out.
+    [[nodiscard]] virtual std::vector<DropCount> drops(std::optional<unsigned> ifindex) = 0;
+    /// Counts a refusal made in userspace (reasons of 100 and above) with those of BPF.
+    virtual void count_drop(std::optional<unsigned> ifindex, tg_drop_reason reason) = 0;
+
+    /// A descriptor that polls readable when events wait, and the call that then hands each one on.
+    [[nodiscard]] virtual int event_fd() const = 0;
+    virtual void read_events(const std::function<void(const DropEvent&)>& sink) = 0;
+    [[nodiscard]] virtual std::uint64_t events_lost() const = 0;
+
+    /// Removes entries whose time is over: half-open connections, DNS questions, bindings and their names.
+    /// To be called about once a second.
+    virtual void sweep() = 0;
+
+    /// "tcx" or "clsact".
+    [[nodiscard]] virtual std::string_view attach_kind() const = 0;
+};
+
+} // namespace tapgate::datapath
