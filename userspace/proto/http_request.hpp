@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "base/bytes.hpp"
+#include "proto/peek.hpp"
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace tapgate::proto {
+
+/// RFC 9112 3.2.
+enum class HttpTargetForm : std::uint8_t { kOrigin, kAbsolute, kAuthority, kAsterisk };
+
+/// Whom a request is for (RFC 9110 4.2, 7.2).
+struct HttpAuthority {
+    /// A host name (is_host_name(), any case, perhaps a trailing dot), or an IP address: IPv4, or IPv6
+    /// without its brackets.
+    std::string host;
+    bool is_address = false;
+    /// The port that stands in the request; empty if none does.
+    std::optional<std::uint16_t> port;
+};
+
+struct HttpRequest {
+    std::string method;
+    HttpTargetForm target_form = HttpTargetForm::kOrigin;
+    /// From the target in absolute-form and authority-form, else from Host. Empty only for an HTTP/1.0
+    /// request that names nobody.
+    std::optional<HttpAuthority> authority;
+};
+
+/// Recognises an HTTP/1 request head at the start of a stream.
+///
+/// A stream is HTTP as soon as its first line is `token SP ... SP HTTP/...` (or an HTTP/0.9 `GET /...`), with
+/// or without the empty lines in front that servers skip. From there on everything that two readers could
+/// take differently is kMalformed: bare LF or CR, control bytes, obs-fold, space before a colon, several
+/// Hosts, no Host in HTTP/1.1, user information, a Host that differs from the target's authority, CONNECT
+/// without a port. A stream that cannot become such a line is kOtherProtocol at the first byte that shows it;
+/// the HTTP/2 preface is another protocol.
+///
+/// Give update() the whole prefix of the stream each time. All calls together cost linear time; only the
+/// values returned are kept.
+class HttpRequestParser {
+  public:
+    /// `cap` counts stream bytes; the head must end within it.
+    explicit HttpRequestParser(std::size_t cap = kDefaultPeekCap) : cap_(cap) {}
+
+    /// Judges `prefix`, which must begin with the bytes given before. Once the result is not kNeedMore it
+    /// stays what it is, whatever is given.
+    PeekStatus update(ByteView prefix);
+
+    [[nodiscard]] PeekStatus status() const { return status_; }
+
+    /// Short stable text for operators; empty unless kMalformed or kTooLarge. Lives forever.
+    [[nodiscard]] std::string_view reason() const { return reason_; }
+
+    /// Only when kDone.
+    [[nodiscard]] const HttpRequest& request() const { return request_; }
+
+  private:
+    enum class Expect : std::uint8_t { kMethod, kRequestLine, kHeader };
+
+    PeekStatus finish(PeekStatus status, std::string_view reason = {});
+
+    PeekStatus malformed(std::string_view reason) { return finish(PeekStatus::kMalformed, reason); }
+
+    PeekStatus read_byte(std::string_view text);
+    PeekStatus read_method_byte(char byte);
+    PeekStatus read_request_line(std::string_view line);
+    PeekStatus read_target(std::string_view target);
+    PeekStatus read_header(std::string_view line);
+    PeekStatus read_end_of_head();
+
+    std::size_t cap_;
+    Expect expect_ = Expect::kMethod;
+    /// Bytes that were looked at, and where the current line begins among them.
+    std::size_t scanned_ = 0;
+    std::size_t line_start_ = 0;
+    bool blank_first_ = false;
+    bool http_1_0_ = false;
+    /// The port that `authority` means when it names none.
+    std::optional<std::uint16_t> default_port_;
+    std::optional<HttpAuthority> host_;
+    PeekStatus status_ = PeekStatus::kNeedMore;
+    std::string_view reason_;
+    HttpRequest request_;
+};
+
+} // namespace tapgate::proto
