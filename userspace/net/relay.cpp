@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "net/relay.hpp"
+
+namespace tapgate::net {
+
+std::string_view relay_end_name(RelayEnd end) {
+    switch (end) {
+    case RelayEnd::kFinished:
+        return "finished";
+    case RelayEnd::kReset:
+        return "reset";
+    case RelayEnd::kIdle:
+        return "idle";
+    case RelayEnd::kCancelled:
+        return "cancelled";
+    case RelayEnd::kFailed:
+        return "failed";
+    }
+    return "unknown";
+}
+
+std::string_view relay_party_name(RelayParty party) {
+    switch (party) {
+    case RelayParty::kGuest:
+        return "guest";
+    case RelayParty::kUpstream:
+        return "upstream";
+    case RelayParty::kDaemon:
+        return "daemon";
+    }
+    return "unknown";
+}
+
+} // namespace tapgate::net

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <chrono>
+
+namespace tapgate::net {
+
+// Each function takes a TCP socket, borrowed. On one the calls cannot fail; anything else is a bug and
+// asserted.
+
+/// Makes close() send an RST and discard unsent data (SO_LINGER with 0 seconds).
+void reset_on_close(int fd);
+
+/// Sends small segments at once (TCP_NODELAY).
+void set_nodelay(int fd);
+
+/// Leaves urgent data in the byte stream (SO_OOBINLINE): otherwise recv() skips the urgent byte.
+void set_urgent_inline(int fd);
+
+/// Probes a silent peer after `idle`, then every `interval`, and gives it up (ETIMEDOUT) after `probes` of
+/// them. Whole seconds, at least 1.
+void set_keepalive(int fd, std::chrono::seconds idle, std::chrono::seconds interval, int probes);
+
+} // namespace tapgate::net
