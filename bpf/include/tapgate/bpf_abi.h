@@ -33,15 +33,21 @@ enum {
 	TG_BINDINGS_MAX = 262144, /* (guest, address) pairs */
 	TG_NAMES_PER_ADDRESS = 32, /* names of one guest bound to one address; more are refused */
 	TG_NAME_TEXT_MAX = 254,	 /* 253 octets (RFC 1035 2.3.4 without the root) and a NUL */
+	TG_DNS_ANSWERS_MAX = 32, /* records in the answer section; longer answers are malformed */
+	TG_DNS_RECORDS_MAX = 64, /* records in all sections */
+	TG_DNS_ALIASES_MAX = 16, /* CNAMEs from the question name to its addresses */
+	TG_DNS_STEPS_MAX = 1024, /* labels, pointers and roots in one message */
 	TG_DNS_PAYLOAD_MAX = 1232, /* DNS over UDP, fits one packet of any path (DNS flag day 2020) */
 	TG_DNS_PENDING_SECONDS = 10, /* an answer later than this is not delivered */
 	TG_EVENTS_BYTES = 1 << 20,
 	TG_EVENTS_PER_SECOND = 128, /* drop events of one guest; the rest are only counted */
 };
 
+/* Aligned so that BPF compares and hashes addresses as two words. */
 struct tg_address {
 	__u8 bytes[16];
-};
+} __attribute__((aligned(8)));
+TG_ASSERT_SIZE(struct tg_address, 16);
 
 /* guests: ifindex (__u32) -> who may send from that interface. Written by the daemon. */
 struct tg_guest {
@@ -118,6 +124,12 @@ TG_ASSERT_SIZE(struct tg_dns_question, 24);
  * names: (guest, name id) -> the name. A name id is SipHash-2-4, under a key made when the maps are created,
  * of the lower-cased wire form of the name including the root octet.
  */
+struct tg_hash_key { /* hash_key: its only value; random, written once, when the map is made */
+	__u64 k0;
+	__u64 k1;
+};
+TG_ASSERT_SIZE(struct tg_hash_key, 16);
+
 struct tg_name_key {
 	__u64 guest_id;
 	__u64 name_id;
@@ -182,7 +194,7 @@ enum tg_event_type {
 
 struct tg_event {
 	__u64 time_ns;
-	__u64 guest_id; /* 0 when the interface is not a guest */
+	__u64 guest_id;
 	__u32 ifindex;
 	__u16 type;	/* enum tg_event_type */
 	__u16 reason;	/* enum tg_drop_reason */
