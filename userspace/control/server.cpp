@@ -1,0 +1,380 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "control/server.hpp"
+
+#include "base/log.hpp"
+#include "control/args.hpp"
+#include "control/unix_listener.hpp"
+#include "net/async.hpp"
+
+#include <boost/asio/buffer.hpp>
+#include <boost/asio/error.hpp>
+#include <boost/asio/local/stream_protocol.hpp>
+#include <boost/asio/read_until.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/write.hpp>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <deque>
+#include <exception>
+#include <map>
+#include <optional>
+#include <unordered_set>
+#include <utility>
+
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+// One coroutine per connection reads a request, awaits its handler and writes the reply. A monitor's
+// coroutine turns into one that empties a queue; a second one then waits for the client to go away. Each
+// connection has one timer, `deadline_`, that closes its socket: whatever is pending then ends with an error,
+// and the coroutine with it.
+namespace tapgate::control {
+
+namespace asio = boost::asio;
+namespace json = boost::json;
+using asio::local::stream_protocol;
+
+namespace {
+
+/// A buffer that once held a large request is given back when it is larger than this.
+constexpr std::size_t kKeptBufferBytes = std::size_t{1} << 20U;
+/// How much of a monitor's queue is joined into one write.
+constexpr std::size_t kMonitorWriteBytes = 65536;
+/// How long accepting rests when the process is out of descriptors.
+constexpr std::chrono::milliseconds kAcceptPause{200};
+
+/// The user id of the process at the other end as it was at connect().
+std::optional<uid_t> peer_uid(int fd) {
+    ucred credentials{};
+    socklen_t length = sizeof credentials;
+    if (::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &length) != 0)
+        return std::nullopt;
+    return credentials.uid;
+}
+
+} // namespace
+
+struct Server::State {
+    State(asio::io_context& io_context, std::string socket_path, const ServerLimits& server_limits)
+        : context(io_context), path(std::move(socket_path)), limits(server_limits), acceptor(io_context),
+          accept_pause(io_context) {}
+
+    asio::io_context& context;
+    std::string path;
+    ServerLimits limits;
+    std::map<std::string, Handler, std::less<>> handlers;
+    std::optional<UnixListener> listener;
+    stream_protocol::acceptor acceptor; // on a duplicate of the listener's descriptor
+    asio::steady_timer accept_pause;
+    std::unordered_set<std::shared_ptr<Connection>> connections;
+    std::size_t monitors = 0;
+
+    static asio::awaitable<void> accept(std::shared_ptr<State> state);
+};
+
+class Server::Connection : public std::enable_shared_from_this<Connection> {
+  public:
+    Connection(std::shared_ptr<State> state, stream_protocol::socket socket)
+        : state_(std::move(state)), socket_(std::move(socket)), deadline_(state_->context),
+          wake_(state_->context) {}
+
+    /// The life of the connection; `self` keeps it alive meanwhile.
+    static asio::awaitable<void> run(std::shared_ptr<Connection> self) {
+        const Registration registration(*self);
+        if (peer_uid(self->socket_.native_handle()) == uid_t{0}) {
+            co_await self->serve();
+        } else {
+            const Error refusal(ErrorCode::kPermission, "the control socket serves root only");
+            std::string reply = reply_line(error_reply(refusal));
+            co_await self->write(std::move(reply));
+        }
+        self->close();
+    }
+
+    void close() {
+        boost::system::error_code ignored;
+        socket_.close(ignored);
+        deadline_.cancel();
+        wake_.cancel();
+    }
+
+    /// Queues `line` if this is a monitor that wants `event`.
+    void offer(const json::object& event, const std::shared_ptr<const std::string>& line) {
+        if (!monitoring_ || !wants(event))
+            return;
+        if (queue_.size() >= state_->limits.queued_events) {
+            ++lost_;
+            return;
+        }
+        queue_lost();
+        queue_.push_back(line);
+        wake_.cancel();
+    }
+
+  private:
+    /// Ends the membership in State::connections and State::monitors with run().
+    class Registration {
+      public:
+        explicit Registration(Connection& connection) : connection_(connection) {}
+
+        Registration(const Registration&) = delete;
+        Registration& operator=(const Registration&) = delete;
+
+        ~Registration() {
+            if (connection_.monitoring_)
+                --connection_.state_->monitors;
+            connection_.monitoring_ = false;
+            connection_.state_->connections.erase(connection_.shared_from_this());
+        }
+
+      private:
+        Connection& connection_;
+    };
+
+    /// Requests and replies, in order, until the client goes or one of them ends the connection.
+    asio::awaitable<void> serve() {
+        for (;;) {
+            close_after(state_->limits.request_timeout);
+            auto [error, length] = co_await asio::async_read_until(
+                socket_, asio::dynamic_buffer(input_, state_->limits.request_bytes), '\n', net::kAsTuple);
+            keep_open();
+            if (error == asio::error::not_found) {
+                // The rest of the request cannot be told from a next one: the connection ends.
+                const Error too_long(ErrorCode::kLimit, fmt::format("the request has more than {} bytes",
+                                                                    state_->limits.request_bytes));
+                std::string reply = reply_line(error_reply(too_long));
+                co_await write(std::move(reply));
+                co_return;
+            }
+            if (error)
+                co_return;
+            auto request = parse_request(std::string_view(input_).substr(0, length - 1));
+            input_.erase(0, length);
+            if (input_.capacity() > kKeptBufferBytes)
+                input_.shrink_to_fit();
+
+            if (request && request->command == "event monitor") {
+                const auto started = start_monitor(request->args);
+                if (started) {
+                    co_await monitor();
+                    co_return;
+                }
+                request = fail(started.error());
+            }
+            std::string reply;
+            if (request)
+                reply = co_await answer(std::move(*request));
+            else
+                reply = reply_line(error_reply(request.error()));
+            if (!co_await write(std::move(reply)))
+                co_return;
+        }
+    }
+
+    /// The reply line to a request.
+    asio::awaitable<std::string> answer(Request request) {
+        const auto found = state_->handlers.find(request.command);
+        if (found == state_->handlers.end()) {
+            const Error unknown(ErrorCode::kUnsupported,
+                                fmt::format("unknown command '{}'", printable(request.command, 64)));
+            co_return reply_line(error_reply(unknown));
+        }
+        try {
+            auto running = found->second(std::move(request.args));
+            const Result<json::object> result = co_await std::move(running);
+            co_return reply_line(result ? *result : error_reply(result.error()));
+        } catch (const std::exception& exception) {
+            // A bug in the handler. It must not end the daemon; the operator finds it in the log.
+            spdlog::error("control: '{}' failed: {}", request.command, exception.what());
+        }
+        const Error internal(ErrorCode::kIo, "internal error; the daemon's log has more");
+        co_return reply_line(error_reply(internal));
+    }
+
+    Result<void> start_monitor(const json::object& args) {
+        if (auto known = only_args(args, {"guest"}); !known)
+            return known;
+        auto guest = optional_string(args, "guest");
+        if (!guest)
+            return fail(guest.error());
+        guest_ = std::move(*guest);
+        monitoring_ = true;
+        ++state_->monitors;
+        return {};
+    }
+
+    asio::awaitable<void> monitor() {
+        json::object first;
+        first["monitoring"] = true;
+        std::string line = reply_line(first);
+        if (!co_await write(std::move(line)))
+            co_return;
+        net::spawn(state_->context.get_executor(), "control monitor hang-up",
+                   wait_hangup(shared_from_this()));
+        while (socket_.is_open()) {
+            if (queue_.empty())
+                queue_lost();
+            if (queue_.empty()) {
+                wake_.expires_at(asio::steady_timer::time_point::max());
+                co_await wake_.async_wait(net::kAsTuple);
+                continue;
+            }
+            std::string lines;
+            while (!queue_.empty() && lines.size() < kMonitorWriteBytes) {
+                lines += *queue_.front();
+                queue_.pop_front();
+            }
+            if (!co_await write(std::move(lines)))
+                co_return;
+        }
+    }
+
+    /// Closes the connection once the client has closed its end. What it still says is not listened to.
+    static asio::awaitable<void> wait_hangup(std::shared_ptr<Connection> self) {
+        std::array<char, 512> ignored{};
+        for (;;) {
+            auto [error, length] =
+                co_await self->socket_.async_read_some(asio::buffer(ignored), net::kAsTuple);
+            if (error)
+                break;
+        }
+        self->close();
+    }
+
+    /// False if the client did not take it; the connection is closed then.
+    asio::awaitable<bool> write(std::string bytes) {
+        close_after(state_->limits.write_timeout);
+        auto [error, length] = co_await asio::async_write(socket_, asio::buffer(bytes), net::kAsTuple);
+        keep_open();
+        if (error)
+            close();
+        co_return !error;
+    }
+
+    void close_after(std::chrono::milliseconds time) {
+        deadline_.expires_after(time);
+        deadline_.async_wait([weak = weak_from_this()](const boost::system::error_code& error) {
+            const auto self = weak.lock();
+            // A wait that had ended already when the deadline moved reports success late.
+            if (error || !self || self->deadline_.expiry() > asio::steady_timer::clock_type::now())
+                return;
+            spdlog::debug("control: a client was too slow");
+            self->close();
+        });
+    }
+
+    void keep_open() { deadline_.expires_at(asio::steady_timer::time_point::max()); }
+
+    [[nodiscard]] bool wants(const json::object& event) const {
+        if (!guest_)
+            return true;
+        const json::value* guest = event.if_contains("guest");
+        return guest != nullptr && guest->is_string() && guest->as_string() == *guest_;
+    }
+
+    /// Queues the line about events that were dropped, in the place where they are missing.
+    void queue_lost() {
+        if (lost_ == 0)
+            return;
+        json::object lost;
+        lost["type"] = "lost";
+        lost["count"] = std::exchange(lost_, 0);
+        queue_.push_back(std::make_shared<const std::string>(reply_line(lost)));
+    }
+
+    std::shared_ptr<State> state_;
+    stream_protocol::socket socket_;
+    asio::steady_timer deadline_;
+    std::string input_; // received, not yet parsed
+
+    bool monitoring_ = false;
+    std::optional<std::string> guest_; // the one guest a monitor asked for
+    std::deque<std::shared_ptr<const std::string>> queue_;
+    std::uint64_t lost_ = 0;
+    asio::steady_timer wake_; // cancelled when the queue has something
+};
+
+asio::awaitable<void> Server::State::accept(std::shared_ptr<State> state) {
+    while (state->acceptor.is_open()) {
+        auto [error, socket] = co_await state->acceptor.async_accept(net::kAsTuple);
+        if (error == asio::error::operation_aborted)
+            continue;
+        if (error) {
+            spdlog::warn("control: accept: {}", error.message());
+            state->accept_pause.expires_after(kAcceptPause);
+            co_await state->accept_pause.async_wait(net::kAsTuple);
+            continue;
+        }
+        if (state->connections.size() >= state->limits.clients) {
+            // Best effort: the line fits an empty socket buffer.
+            const Error full(ErrorCode::kLimit,
+                             fmt::format("{} control clients are connected already", state->limits.clients));
+            const std::string line = reply_line(error_reply(full));
+            [[maybe_unused]] const ssize_t sent =
+                ::send(socket.native_handle(), line.data(), line.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+            continue;
+        }
+        auto connection = std::make_shared<Connection>(state, std::move(socket));
+        state->connections.insert(connection);
+        net::spawn(state->context.get_executor(), "control client", Connection::run(std::move(connection)));
+    }
+}
+
+Server::Server(asio::io_context& context, std::string path, const ServerLimits& limits)
+    : state_(std::make_shared<State>(context, std::move(path), limits)) {}
+
+Server::~Server() {
+    stop();
+}
+
+void Server::add(std::string command, Handler handler) {
+    TAPGATE_ASSERT(!state_->listener);
+    const bool added = state_->handlers.emplace(std::move(command), std::move(handler)).second;
+    TAPGATE_ASSERT(added);
+}
+
+Result<void> Server::start() {
+    TAPGATE_ASSERT(!state_->listener);
+    auto listener = UnixListener::open(state_->path);
+    if (!listener)
+        return fail(listener.error());
+    const int fd = ::fcntl(listener->fd(), F_DUPFD_CLOEXEC, 0);
+    if (fd < 0)
+        return fail_errno("duplicate the control socket");
+    boost::system::error_code error;
+    state_->acceptor.assign(stream_protocol(), fd, error);
+    if (error) {
+        ::close(fd);
+        return fail(ErrorCode::kIo, fmt::format("watch the control socket: {}", error.message()));
+    }
+    state_->listener.emplace(std::move(*listener));
+    net::spawn(state_->context.get_executor(), "control accept", State::accept(state_));
+    return {};
+}
+
+bool Server::has_monitors() const {
+    return state_->monitors > 0;
+}
+
+void Server::publish(const json::object& event) {
+    if (!has_monitors())
+        return;
+    const auto line = std::make_shared<const std::string>(reply_line(event));
+    for (const auto& connection : state_->connections)
+        connection->offer(event, line);
+}
+
+void Server::stop() {
+    boost::system::error_code ignored;
+    state_->acceptor.close(ignored);
+    state_->accept_pause.cancel();
+    state_->listener.reset();
+    for (const auto& connection : state_->connections)
+        connection->close();
+    state_->connections.clear();
+}
+
+} // namespace tapgate::control

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "base/result.hpp"
+#include "control/protocol.hpp"
+
+#include <boost/asio/awaitable.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/json/object.hpp>
+
+#include <chrono>
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <string>
+
+namespace tapgate::control {
+
+/// Answers one command. Runs on the server's io_context; others are served while it waits. The reply gets
+/// "schema":1 in front. An exception is answered as an error and logged.
+using Handler = std::function<boost::asio::awaitable<Result<boost::json::object>>(boost::json::object args)>;
+
+struct ServerLimits {
+    std::size_t request_bytes = kMaxRequestBytes;
+    /// Connections at a time; one more is told so and closed.
+    std::size_t clients = 64;
+    /// Events waiting for one monitor; further ones are counted and told as {"type":"lost","count":N}.
+    std::size_t queued_events = 4096;
+    /// From connect or from the last reply to the end of the next request; then the connection is closed.
+    std::chrono::milliseconds request_timeout{30'000};
+    /// For the client to take a reply or an event; then the connection is closed.
+    std::chrono::milliseconds write_timeout{30'000};
+};
+
+/// The control socket: a unix stream socket of mode 0600 that serves root only (SO_PEERCRED, whatever the
+/// mode says by then). Wire format: protocol.hpp.
+///
+/// `event monitor` is built in; its argument "guest" selects the events whose member "guest" is that name.
+/// All functions are for the thread that runs the io_context. Handlers and what they refer to must live until
+/// the io_context runs no more.
+class Server {
+  public:
+    Server(boost::asio::io_context& context, std::string path, const ServerLimits& limits = ServerLimits());
+    /// Stops.
+    ~Server();
+    Server(const Server&) = delete;
+    Server& operator=(const Server&) = delete;
+
+    /// Names the handler of a command such as "guest show". Before start(); a second one of the same name is
+    /// a bug.
+    void add(std::string command, Handler handler);
+
+    /// Creates the socket and serves. A socket file on which nobody answers is replaced; kExists if somebody
+    /// does or if the path is something else than a socket. Its directory is made (0755) if it is missing.
+    Result<void> start();
+
+    /// False if publish() would reach nobody, so that the event need not be built.
+    [[nodiscard]] bool has_monitors() const;
+
+    /// Sends `event` to the monitors. Never blocks.
+    void publish(const boost::json::object& event);
+
+    /// Closes all connections and removes the socket file. Further calls do nothing.
+    void stop();
+
+  private:
+    class Connection;
+    struct State;
+    std::shared_ptr<State> state_; // shared with the connections' coroutines, which may outlive the server
+};
+
+} // namespace tapgate::control

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "base/result.hpp"
+#include "base/unique_fd.hpp"
+
+#include <string>
+
+#include <sys/types.h>
+#include <sys/un.h>
+
+namespace tapgate::control {
+
+/// The address of a socket path; kInvalid if it is empty or does not fit.
+Result<sockaddr_un> unix_address(const std::string& path);
+
+/// A listening unix stream socket of mode 0600 and its file. Destroying it removes the file, unless another
+/// has taken the file's place.
+class UnixListener {
+  public:
+    /// Makes the directory (0755) if it is missing. A socket file on which nobody answers is replaced;
+    /// kExists if somebody answers, if the path is no socket, or if another process is doing this right now.
+    static Result<UnixListener> open(const std::string& path);
+
+    UnixListener(UnixListener&&) = default;
+    UnixListener& operator=(UnixListener&&) = delete;
+    ~UnixListener();
+
+    [[nodiscard]] int fd() const { return fd_.get(); }
+
+  private:
+    UnixListener(UniqueFd fd, std::string path, dev_t device, ino_t inode)
+        : fd_(std::move(fd)), path_(std::move(path)), device_(device), inode_(inode) {}
+
+    UniqueFd fd_;
+    std::string path_;
+    dev_t device_;
+    ino_t inode_;
+};
+
+} // namespace tapgate::control
