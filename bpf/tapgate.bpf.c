@@ -1,32 +1,328 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * The two programs on the host's side of every guest's interface. Both pass only what they know; whatever
+ * else there is, is dropped and counted. README.md has the theory of operation.
+ */
 #include <linux/bpf.h>
+#include <linux/icmpv6.h>
 #include <linux/pkt_cls.h>
 #include <bpf/bpf_helpers.h>
 
-#include "lib/maps.bpf.h"
+#include "lib/dns_answer.bpf.h"
+#include "lib/neighbour.bpf.h"
+#include "lib/reset.bpf.h"
+#include "lib/tcp.bpf.h"
 
 char tg_license[] SEC("license") = "Dual BSD/GPL";
 
-/* Nothing passes yet. */
-static __always_inline int refuse(struct __sk_buff *skb)
-{
-	__u32 key = TG_DROP_UNKNOWN_GUEST;
-	__u64 *count = bpf_map_lookup_elem(&drops, &key);
+/* --- tap_ingress: what the guest sends --------------------------------------------------------------------
+ */
 
-	if (count)
-		*count += 1;
-	skb->mark = tg_mark + tg_workers + tg_min_ttl_seconds + tg_max_ttl_seconds;
-	return TC_ACT_SHOT;
+static __always_inline bool is_bad_destination_v4(const struct tg_address *address)
+{
+	__u8 first = address->bytes[12];
+
+	return first == 0 || first == 127;
+}
+
+static __always_inline bool is_multicast_v4(const struct tg_address *address)
+{
+	__u8 first = address->bytes[12];
+
+	return (first & 0xf0) == 0xe0 || address_v4(address) == 0xffffffff;
+}
+
+/* ::/96 (unspecified, loopback, v4-compatible) and ::ffff:0:0/96 (v4-mapped): none belongs on a wire, and the
+ * second would be a second spelling of an IPv4 address. */
+static __always_inline bool is_bad_destination_v6(const struct tg_address *address)
+{
+	__u32 third = bpf_ntohl(((const __be32 *)address->bytes)[2]);
+
+	return !address_word(address, 0) && (third == 0 || third == 0xffff);
+}
+
+static __always_inline verdict_t check_source(const struct guest_context *context,
+					      const struct packet *packet)
+{
+	if (!guest_has_address(context->guest, &packet->flow.guest_address))
+		return TG_DROP_SOURCE_ADDRESS;
+	if (!learn_source_mac(context, packet))
+		return TG_DROP_SOURCE_MAC;
+	return TG_DROP_NONE;
+}
+
+static __always_inline verdict_t check_ipv4(struct __sk_buff *skb, const struct guest_context *context,
+					    struct packet *packet)
+{
+	verdict_t verdict = parse_ipv4(skb, packet);
+
+	if (verdict)
+		return verdict;
+	verdict = check_source(context, packet);
+	if (verdict)
+		return verdict;
+	if (is_multicast_v4(&packet->flow.peer_address) || packet->group_mac)
+		return TG_DROP_MULTICAST;
+	if (is_bad_destination_v4(&packet->flow.peer_address))
+		return TG_DROP_IP_HEADER;
+	return TG_DROP_NONE;
+}
+
+/* `*is_nd` if the packet was neighbour discovery, and so is judged completely. */
+static __always_inline verdict_t check_ipv6(struct __sk_buff *skb, const struct guest_context *context,
+					    struct packet *packet, bool *is_nd)
+{
+	verdict_t verdict = parse_ipv6(skb, packet);
+	__u8 icmp_type;
+
+	if (verdict)
+		return verdict;
+	if (packet->flow.protocol == IPPROTO_ICMPV6) {
+		if (!packet->l4_length || bpf_skb_load_bytes(skb, packet->l4_offset, &icmp_type, 1))
+			return TG_DROP_TRUNCATED;
+		/* The only packets that may come from other than the guest's addresses. */
+		if (is_link_management(icmp_type)) {
+			*is_nd = true;
+			return check_nd(skb, context, packet);
+		}
+	}
+	verdict = check_source(context, packet);
+	if (verdict)
+		return verdict;
+	if (packet->flow.peer_address.bytes[0] == 0xff || packet->group_mac)
+		return TG_DROP_MULTICAST;
+	if (is_bad_destination_v6(&packet->flow.peer_address))
+		return TG_DROP_IP_HEADER;
+	return TG_DROP_NONE;
+}
+
+static __always_inline verdict_t check_udp(struct __sk_buff *skb, const struct guest_context *context,
+					   struct packet *packet)
+{
+	verdict_t verdict = parse_udp(skb, packet);
+
+	if (verdict)
+		return verdict;
+	if (packet->flow.peer_port == bpf_htons(PORT_DNS))
+		return dns_query(skb, context, packet);
+	if (is_name_service_port(packet->flow.peer_port))
+		return TG_DROP_DNS_TRANSPORT;
+	return TG_DROP_UDP;
+}
+
+static __always_inline verdict_t ingress_verdict(struct __sk_buff *skb, const struct guest_context *context,
+						 struct packet *packet, struct tcp_segment *segment)
+{
+	verdict_t verdict = parse_ethernet(skb, packet);
+	bool is_nd = false;
+
+	if (verdict)
+		return verdict;
+	if (packet->ethertype != ETH_P_IP && packet->ethertype != ETH_P_IPV6 &&
+	    packet->ethertype != ETH_P_ARP)
+		return TG_DROP_ETHERTYPE;
+	if (!source_mac_acceptable(context, packet))
+		return TG_DROP_SOURCE_MAC;
+	if (packet->ethertype == ETH_P_ARP) {
+		skb->mark = 0;
+		return check_arp(skb, context, packet);
+	}
+	if (packet->ethertype == ETH_P_IP)
+		verdict = check_ipv4(skb, context, packet);
+	else
+		verdict = check_ipv6(skb, context, packet, &is_nd);
+	if (verdict)
+		return verdict;
+	if (is_nd) {
+		skb->mark = 0;
+		return TG_DROP_NONE;
+	}
+	/* The mark is what routes a packet to the host's own sockets, whatever its destination. */
+	skb->mark = tg_mark;
+	switch (packet->flow.protocol) {
+	case IPPROTO_TCP:
+		return check_tcp(skb, context, packet, segment);
+	case IPPROTO_UDP:
+		return check_udp(skb, context, packet);
+	case IPPROTO_ICMP:
+		return packet->ethertype == ETH_P_IP ? TG_DROP_ICMP : TG_DROP_PROTOCOL;
+	case IPPROTO_ICMPV6:
+		return packet->ethertype == ETH_P_IPV6 ? TG_DROP_ICMP : TG_DROP_PROTOCOL;
+	}
+	return TG_DROP_PROTOCOL;
 }
 
 SEC("tc")
 int tap_ingress(struct __sk_buff *skb)
 {
-	return refuse(skb);
+	struct packet packet = {.from_guest = true};
+	struct tcp_segment segment = {};
+	struct guest_context context;
+	verdict_t verdict;
+	int answer;
+
+	/* The interface lost its entry but not the program: the guest sees silence. */
+	if (!guest_find(skb->ifindex, &context)) {
+		count_unknown_guest();
+		return TC_ACT_SHOT;
+	}
+	verdict = ingress_verdict(skb, &context, &packet, &segment);
+	if (!verdict)
+		return TC_ACT_OK;
+	count_drop(&context, skb->ifindex, verdict, &packet.flow);
+	if (packet.flow.protocol == IPPROTO_TCP && is_answered_with_reset(verdict)) {
+		answer = answer_with_reset(skb, &packet, &segment);
+		if (answer >= 0)
+			return answer;
+	}
+	return TC_ACT_SHOT;
+}
+
+/* --- tap_egress: what goes to the guest -------------------------------------------------------------------
+ */
+
+/* Made by this host's kernel; what the host forwards carries the interface it came in from. */
+static __always_inline bool is_local(const struct __sk_buff *skb)
+{
+	return !skb->ingress_ifindex;
+}
+
+/* The reset of answer_with_reset(): it came in from this very interface. */
+static __always_inline bool is_own_reset(const struct __sk_buff *skb, __u8 flags)
+{
+	return skb->ingress_ifindex == skb->ifindex && skb->mark == tg_mark && flags & TCP_RST;
+}
+
+/*
+ * The kernel speaks for sockets that are gone, or not there yet, through control sockets of its own: resets
+ * and the ACKs of TIME-WAIT and of handshakes. Depending on kernel (changed in 6.13) and family such a packet
+ * has the control socket, the socket it speaks for or none.
+ */
+static __always_inline bool is_kernel_speaking(struct bpf_sock *sk)
+{
+	if (!sk)
+		return true;
+	switch (sk->state) {
+	case BPF_TCP_CLOSE:
+	case BPF_TCP_TIME_WAIT:
+	case BPF_TCP_NEW_SYN_RECV:
+		return true;
+	}
+	return false;
+}
+
+static __always_inline bool is_tcp_ours(struct __sk_buff *skb, const struct guest_context *context,
+					const struct packet *packet, const struct tcp_segment *segment)
+{
+	__u8 flags = segment->header.flags;
+	struct bpf_sock *sk = skb->sk;
+	struct bpf_sock *listener;
+
+	if (sk) {
+		if (is_tcp_kind(owned_kind(sk)))
+			return true;
+		/* The SYN+ACK of a request socket. */
+		listener = bpf_get_listener_sock(sk);
+		if (listener && is_tcp_kind(owned_kind(listener)))
+			return true;
+	}
+	/* A SYN+ACK with a SYN cookie has no socket. */
+	if ((flags & (TCP_SYN | TCP_ACK | TCP_FIN | TCP_RST)) == (TCP_SYN | TCP_ACK))
+		return is_local(skb) && pending_find(context, packet);
+	if (flags & (TCP_SYN | TCP_FIN) || segment->payload_length)
+		return false;
+	if (is_own_reset(skb, flags))
+		return true;
+	return is_local(skb) && is_kernel_speaking(sk);
+}
+
+static __always_inline verdict_t egress_tcp(struct __sk_buff *skb, const struct guest_context *context,
+					    struct packet *packet)
+{
+	struct tcp_segment segment;
+
+	/* Flags are not judged: what the host's TCP sends is as it is (ECN, for one). */
+	if (packet->l4_length < sizeof(segment.header) ||
+	    bpf_skb_load_bytes(skb, packet->l4_offset, &segment.header, sizeof(segment.header)))
+		return TG_DROP_EGRESS_NOT_OURS;
+	packet->flow.guest_port = segment.header.destination_port;
+	packet->flow.peer_port = segment.header.source_port;
+	segment.payload_length = packet->l4_length - (segment.header.data_offset >> 4) * 4;
+	return is_tcp_ours(skb, context, packet, &segment) ? TG_DROP_NONE : TG_DROP_EGRESS_NOT_OURS;
+}
+
+static __always_inline verdict_t egress_udp(struct __sk_buff *skb, const struct guest_context *context,
+					    struct packet *packet)
+{
+	struct bpf_sock *sk = skb->sk;
+
+	if (parse_udp(skb, packet) || packet->flow.peer_port != bpf_htons(PORT_DNS))
+		return TG_DROP_EGRESS_NOT_OURS;
+	if (!sk || !is_dns_kind(owned_kind(sk)))
+		return TG_DROP_EGRESS_NOT_OURS;
+	return dns_answer(skb, context, packet);
+}
+
+/* Neighbour discovery of the host's kernel. */
+static __always_inline verdict_t egress_icmpv6(struct __sk_buff *skb, const struct packet *packet)
+{
+	__u8 type;
+
+	if (packet->hop_limit != ND_HOP_LIMIT || !is_local(skb) ||
+	    bpf_skb_load_bytes(skb, packet->l4_offset, &type, sizeof(type)))
+		return TG_DROP_EGRESS_NOT_OURS;
+	return type == ND_NEIGHBOUR_SOLICITATION || type == ND_NEIGHBOUR_ADVERTISEMENT
+		   ? TG_DROP_NONE
+		   : TG_DROP_EGRESS_NOT_OURS;
+}
+
+static __always_inline verdict_t egress_verdict(struct __sk_buff *skb, const struct guest_context *context,
+						struct packet *packet)
+{
+	if (parse_ethernet(skb, packet))
+		return TG_DROP_EGRESS_NOT_OURS;
+	switch (packet->ethertype) {
+	case ETH_P_ARP:
+		return is_local(skb) ? TG_DROP_NONE : TG_DROP_EGRESS_NOT_OURS;
+	case ETH_P_IP:
+		if (parse_ipv4(skb, packet))
+			return TG_DROP_EGRESS_NOT_OURS;
+		break;
+	case ETH_P_IPV6:
+		if (parse_ipv6(skb, packet))
+			return TG_DROP_EGRESS_NOT_OURS;
+		if (packet->flow.protocol == IPPROTO_ICMPV6)
+			return egress_icmpv6(skb, packet);
+		break;
+	default:
+		return TG_DROP_EGRESS_NOT_OURS;
+	}
+	/* A route that leads another guest's packet here must not deliver it. */
+	if (!guest_has_address(context->guest, &packet->flow.guest_address))
+		return TG_DROP_EGRESS_NOT_OURS;
+	switch (packet->flow.protocol) {
+	case IPPROTO_TCP:
+		return egress_tcp(skb, context, packet);
+	case IPPROTO_UDP:
+		return egress_udp(skb, context, packet);
+	}
+	return TG_DROP_EGRESS_NOT_OURS;
 }
 
 SEC("tc")
 int tap_egress(struct __sk_buff *skb)
 {
-	return refuse(skb);
+	struct packet packet = {.from_guest = false};
+	struct guest_context context;
+	verdict_t verdict;
+
+	if (!guest_find(skb->ifindex, &context)) {
+		count_unknown_guest();
+		return TC_ACT_SHOT;
+	}
+	verdict = egress_verdict(skb, &context, &packet);
+	if (!verdict)
+		return TC_ACT_OK;
+	count_drop(&context, skb->ifindex, verdict, &packet.flow);
+	return TC_ACT_SHOT;
 }

@@ -63,7 +63,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_SOCKMAP);
-	__uint(max_entries, TG_WORKERS_MAX * TG_LISTENER_KINDS);
+	__uint(max_entries, TG_WORKERS_MAX *TG_LISTENER_KINDS);
 	__type(key, __u32);
 	__type(value, __u64);
 } listeners SEC(".maps");
@@ -84,7 +84,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, TG_GUESTS_MAX * TG_DROP_REASON_MAX);
+	__uint(max_entries, TG_GUESTS_MAX *TG_DROP_REASON_MAX);
 	__type(key, __u32); /* slot * TG_DROP_REASON_MAX + reason */
 	__type(value, __u64);
 } guest_drops SEC(".maps");

@@ -1,0 +1,304 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#ifndef TAPGATE_DNS_NAME_BPF_H
+#define TAPGATE_DNS_NAME_BPF_H
+
+/*
+ * Names of a DNS message: decompression, name ids, text.
+ *
+ * All state of the parser lives in one per-CPU map value and none on the stack: what the verifier loads from
+ * a map is unknown to it, so the states of all loop rounds are the same and each callback is walked once. The
+ * bpf_loop() callbacks get a pointer to a pointer because their context must lie on the stack.
+ *
+ * The scratch value belongs to the packet at hand: tc programs run with bottom halves off, so no other packet
+ * comes in between on the same CPU. (PREEMPT_RT does not give that; see README.md.)
+ */
+#include <stdbool.h>
+#include <linux/bpf.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "lib/maps.bpf.h"
+#include "lib/siphash.bpf.h"
+
+#define DNS_HEADER_SIZE	 12
+#define DNS_NAME_MAX	 255 /* with the root octet (RFC 1035 2.3.4) */
+#define DNS_LABEL_MAX	 63
+#define DNS_POINTER_BITS 0xc0 /* RFC 1035 4.1.4 */
+
+/* Labels (at most 127), pointers between them and the root of one name; pointers go backwards only, each to
+ * a label, so that more steps cannot be of use. */
+#define DNS_NAME_STEPS_MAX 256
+
+/* Buffers are read and written by whole words at masked offsets: sizes are powers of two, plus slack for the
+ * 64 octets copied from the last offset. */
+#define DNS_PACKET_MASK 2047
+#define DNS_NAME_MASK	255
+#define DNS_TEXT_MASK	1023
+#define DNS_COPY_BYTES	64
+
+/* A CNAME, A or AAAA record of class IN in the answer section. */
+struct dns_record {
+	__u64 owner_id;
+	__u64 target_id; /* CNAME: of the name it points to */
+	__u32 ttl_seconds;
+	__u16 type;
+	__u16 rdata_offset;
+};
+
+struct dns_scratch {
+	__u8 packet[DNS_PACKET_MASK + 1 + DNS_COPY_BYTES];
+	__u8 name[DNS_NAME_MASK + 1 + DNS_COPY_BYTES]; /* wire form without compression */
+	__u8 text[DNS_TEXT_MASK + 1];
+	struct dns_record records[TG_DNS_ANSWERS_MAX];
+	struct tg_name new_name;
+	__u64 new_binding[sizeof(struct tg_binding) /
+			  sizeof(__u64)]; /* bytes: per-CPU maps take no spin lock */
+
+	/* the name parser: where it reads, and the offset that it must not read at */
+	__u32 position;
+	__u32 limit;
+	__u32 run_start;   /* where the labels being read began: pointers lead before it */
+	__u32 end;	   /* behind the name where it was read, 0 = no pointer followed yet */
+	__u32 name_length; /* of `name` */
+	__u32 steps;	   /* left for the message */
+	__u32 parsed;	   /* the name is complete */
+
+	/* the text writer */
+	__u32 text_length;
+	__u32 next_label;
+
+	/* the message */
+	__u32 length;
+	__u32 rcode;
+	__u32 question_type;
+	__u64 question_id;
+	__u32 binds; /* its addresses are to be bound */
+	__u32 answer_count;
+	__u32 total_count;
+	__u32 record_index;
+	__u32 record_count; /* used entries of `records` */
+
+	/* the walk along the aliases */
+	__u32 chain_done;
+	__u64 current_id;
+	__u64 next_id;
+	__u32 chain_ttl_seconds;
+	__u32 next_ttl_seconds;
+	__u32 aliases_found;
+	__u32 addresses_found;
+
+	/* the bindings being written */
+	__u64 guest_id;
+	__u64 now_ns;
+	__u32 slot;
+	__u32 bindings_max;
+	__u32 free_index;
+	__u32 expired_index;
+	__u32 verdict;
+	__u32 pad;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct dns_scratch);
+} dns_scratches SEC(".maps");
+
+static __always_inline struct dns_scratch *dns_scratch_get(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&dns_scratches, &zero);
+}
+
+/* The compiler must not see through the masks, or it drops them where it can prove a bound that the verifier
+ * cannot. */
+static __always_inline __u8 dns_octet(const struct dns_scratch *s, __u32 offset)
+{
+	return s->packet[offset & DNS_PACKET_MASK];
+}
+
+static __always_inline __u16 dns_u16(const struct dns_scratch *s, __u32 offset)
+{
+	return (__u16)dns_octet(s, offset) << 8 | dns_octet(s, offset + 1);
+}
+
+static __always_inline __u32 dns_u32(const struct dns_scratch *s, __u32 offset)
+{
+	return (__u32)dns_u16(s, offset) << 16 | dns_u16(s, offset + 2);
+}
+
+/* One label, pointer or root. Returns 1 to stop. */
+static long dns_name_step(__u32 round, void *context)
+{
+	struct dns_scratch *s = *(struct dns_scratch **)context;
+	__u32 position = s->position;
+	__u32 octet, target, i;
+	__u64 *from, *to;
+
+	(void)round;
+	if (!s->steps || position >= s->limit)
+		return 1;
+	s->steps--;
+	octet = dns_octet(s, position);
+	if (octet > DNS_LABEL_MAX) {
+		if (octet < DNS_POINTER_BITS || position + 2 > s->limit)
+			return 1;
+		target = (octet & ~DNS_POINTER_BITS) << 8 | dns_octet(s, position + 1);
+		if (target < DNS_HEADER_SIZE || target >= s->run_start)
+			return 1;
+		if (!s->end)
+			s->end = position + 2;
+		s->run_start = target;
+		s->position = target;
+		return 0;
+	}
+	if (s->name_length + 1 + octet > DNS_NAME_MAX || position + 1 + octet > s->limit)
+		return 1;
+	from = (__u64 *)&s->packet[position & DNS_PACKET_MASK];
+	to = (__u64 *)&s->name[s->name_length & DNS_NAME_MASK];
+#pragma unroll
+	for (i = 0; i < DNS_COPY_BYTES / sizeof(__u64); i++)
+		to[i] = from[i];
+	s->name_length += 1 + octet;
+	s->position = position + 1 + octet;
+	if (octet)
+		return 0;
+	if (!s->end)
+		s->end = s->position;
+	s->parsed = 1;
+	return 1;
+}
+
+/*
+ * Reads the name at `position` into `name` and moves `position` behind it. Nothing at or behind `limit` is
+ * read. Returns 0, or -1 if it is malformed or the budget of steps is used up.
+ *
+ *     name    := (label* 0x00) | (label* pointer)                                          RFC
+ * 1035 3.1, 4.1.4 label   := length(1..63) octet{length} pointer := 11 offset(14 bits): strictly backwards,
+ * behind the header, so that loops are impossible
+ *
+ * A global function: the verifier walks it once.
+ */
+__noinline int dns_name_parse(struct dns_scratch *s)
+{
+	struct dns_scratch *context = s;
+
+	if (!s)
+		return -1;
+	s->run_start = s->position;
+	s->end = 0;
+	s->name_length = 0;
+	s->parsed = 0;
+	bpf_loop(DNS_NAME_STEPS_MAX, dns_name_step, &context, 0);
+	s->position = s->end;
+	return s->parsed ? 0 : -1;
+}
+
+/* ASCII upper case to lower case in eight octets at once. Length octets are at most 63 and so untouched. */
+static __always_inline __u64 lower_case(__u64 word)
+{
+	const __u64 ones = 0x0101010101010101ULL;
+	__u64 low = word & ones * 0x7f;
+	__u64 from_a = low + ones * (0x80 - 'A');
+	__u64 past_z = low + ones * (0x7f - 'Z');
+	__u64 upper = (from_a & ~past_z & ~word) & ones * 0x80;
+
+	return word | upper >> 2;
+}
+
+/* Folds the parsed name to lower case and returns its id (tapgate/bpf_abi.h); 0 is not an id. */
+__noinline __u64 dns_name_id(struct dns_scratch *s)
+{
+	struct tg_hash_key *key;
+	struct siphash hash;
+	__u32 length, zero = 0, i;
+	__u64 *words, rest;
+
+	if (!s)
+		return 0;
+	key = bpf_map_lookup_elem(&hash_key, &zero);
+	if (!key)
+		return 0;
+	siphash_start(&hash, key->k0, key->k1);
+	length = s->name_length;
+	words = (__u64 *)s->name;
+	for (i = 0; i < (DNS_NAME_MAX + 1) / sizeof(__u64); i++) {
+		if ((i + 1) * sizeof(__u64) > length)
+			break;
+		words[i] = lower_case(words[i]);
+		siphash_word(&hash, words[i]);
+	}
+	words = (__u64 *)&s->name[length & DNS_NAME_MASK & ~7];
+	*words = lower_case(*words);
+	rest = *words & ((1ULL << (length & 7) * 8) - 1);
+	rest = siphash_finish(&hash, rest, length);
+	/* Slots of a binding use 0 for "free"; one name in 2^64 shares an id with another. */
+	return rest ? rest : 1;
+}
+
+static __always_inline bool is_plain_octet(__u8 octet)
+{
+	return (octet >= 'a' && octet <= 'z') || (octet >= '0' && octet <= '9') || octet == '-' ||
+	       octet == '_';
+}
+
+static __always_inline void put_text(struct dns_scratch *s, __u8 octet)
+{
+	s->text[s->text_length & DNS_TEXT_MASK] = octet;
+	s->text_length++;
+}
+
+/* One octet of `name`, which is in lower case. Returns 1 to stop. */
+static long dns_text_step(__u32 round, void *context)
+{
+	struct dns_scratch *s = *(struct dns_scratch **)context;
+	__u8 octet = s->name[round & DNS_NAME_MASK];
+
+	if (round == s->next_label) {
+		if (!octet || s->text_length > DNS_NAME_MAX)
+			return 1;
+		s->next_label += 1 + octet;
+		if (round)
+			put_text(s, '.');
+		return 0;
+	}
+	if (is_plain_octet(octet)) {
+		put_text(s, octet);
+		return 0;
+	}
+	/* A dot inside a label must not look like one between labels: \DDD (RFC 1035 5.1). */
+	put_text(s, '\\');
+	put_text(s, '0' + octet / 100);
+	put_text(s, '0' + octet / 10 % 10);
+	put_text(s, '0' + octet % 10);
+	return 0;
+}
+
+/* Writes the text of the parsed name, after dns_name_id(), to `new_name`; the root is ".". Returns -1 if it
+ * is longer than 253 octets, which only a name full of escapes can be. */
+__noinline int dns_name_text(struct dns_scratch *s)
+{
+	struct dns_scratch *context = s;
+	__u64 *to;
+	__u32 i;
+
+	if (!s)
+		return -1;
+	to = (__u64 *)s->text;
+	for (i = 0; i < (DNS_NAME_MAX + 1) / sizeof(__u64); i++)
+		to[i] = 0;
+	s->text_length = 0;
+	s->next_label = 0;
+	bpf_loop(DNS_NAME_MAX, dns_text_step, &context, 0);
+	if (!s->text_length)
+		put_text(s, '.');
+	if (s->text_length >= TG_NAME_TEXT_MAX)
+		return -1;
+	s->new_name.length = s->text_length;
+	__builtin_memcpy(s->new_name.text, s->text, TG_NAME_TEXT_MAX);
+	return 0;
+}
+
+#endif

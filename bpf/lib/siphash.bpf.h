@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+#ifndef TAPGATE_SIPHASH_BPF_H
+#define TAPGATE_SIPHASH_BPF_H
+
+/* SipHash-2-4 (Aumasson and Bernstein, 2012), one word at a time. */
+#include <linux/types.h>
+#include <bpf/bpf_helpers.h>
+
+struct siphash {
+	__u64 v0, v1, v2, v3;
+};
+
+static __always_inline __u64 rotate_left(__u64 value, int bits)
+{
+	return value << bits | value >> (64 - bits);
+}
+
+static __always_inline void siphash_round(struct siphash *s)
+{
+	s->v0 += s->v1;
+	s->v1 = rotate_left(s->v1, 13) ^ s->v0;
+	s->v0 = rotate_left(s->v0, 32);
+	s->v2 += s->v3;
+	s->v3 = rotate_left(s->v3, 16) ^ s->v2;
+	s->v0 += s->v3;
+	s->v3 = rotate_left(s->v3, 21) ^ s->v0;
+	s->v2 += s->v1;
+	s->v1 = rotate_left(s->v1, 17) ^ s->v2;
+	s->v2 = rotate_left(s->v2, 32);
+}
+
+static __always_inline void siphash_start(struct siphash *s, __u64 k0, __u64 k1)
+{
+	s->v0 = k0 ^ 0x736f6d6570736575ULL;
+	s->v1 = k1 ^ 0x646f72616e646f6dULL;
+	s->v2 = k0 ^ 0x6c7967656e657261ULL;
+	s->v3 = k1 ^ 0x7465646279746573ULL;
+}
+
+static __always_inline void siphash_word(struct siphash *s, __u64 little_endian_word)
+{
+	s->v3 ^= little_endian_word;
+	siphash_round(s);
+	siphash_round(s);
+	s->v0 ^= little_endian_word;
+}
+
+/* `rest` holds the bytes behind the last whole word, first octet lowest. */
+static __always_inline __u64 siphash_finish(struct siphash *s, __u64 rest, __u32 length)
+{
+	siphash_word(s, rest | (__u64)length << 56);
+	s->v2 ^= 0xff;
+	siphash_round(s);
+	siphash_round(s);
+	siphash_round(s);
+	siphash_round(s);
+	return s->v0 ^ s->v1 ^ s->v2 ^ s->v3;
+}
+
+#endif
