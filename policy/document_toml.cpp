@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "policy/document.hpp"
+
+#include <fmt/format.h>
+#include <toml++/toml.h>
+
+namespace tapgate::policy {
+
+namespace {
+
+SourceLocation begin_of(const toml::source_region& source) {
+    return {source.begin.line, source.begin.column};
+}
+
+/// Moves the tree out of toml++. Its parser bounds the nesting (TOML_MAX_NESTED_VALUES), hence the recursion.
+DocumentNode convert(toml::node& node) {
+    DocumentNode result;
+    result.location = begin_of(node.source());
+    if (auto* string = node.as_string())
+        result.value = std::move(string->get());
+    else if (const auto* integer = node.as_integer())
+        result.value = integer->get();
+    else if (const auto* boolean = node.as_boolean())
+        result.value = boolean->get();
+    else if (auto* array = node.as_array()) {
+        DocumentNode::Array items;
+        items.reserve(array->size());
+        for (toml::node& item : *array)
+            items.push_back(convert(item));
+        result.value = std::move(items);
+    } else if (auto* table = node.as_table()) {
+        DocumentNode::Table members;
+        members.reserve(table->size());
+        for (auto&& [key, value] : *table)
+            members.push_back({std::string(key.str()), begin_of(key.source()), convert(value)});
+        result.value = std::move(members);
+    } else if (node.is_floating_point()) {
+        result.value = DocumentOther{"a fraction"};
+    } else {
+        result.value = DocumentOther{"a date or time"};
+    }
+    return result;
+}
+
+} // namespace
+
+Result<DocumentNode> read_toml_document(std::string_view text, std::string_view file) {
+    try {
+        toml::table root = toml::parse(text);
+        return convert(root);
+    } catch (const toml::parse_error& error) {
+        return fail(error_at(file, begin_of(error.source()), error.description()));
+    }
+}
+
+} // namespace tapgate::policy

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "base/ip.hpp"
+#include "policy/name.hpp"
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <variant>
+#include <vector>
+
+// The policy as the operator wrote it: the one model behind the TOML and the JSON form. README.md in this
+// folder is the language reference.
+namespace tapgate::policy {
+
+enum class Action : std::uint8_t { kAllow, kDeny };
+enum class Direction : std::uint8_t { kEgress, kIngress, kAny };
+enum class Protocol : std::uint8_t { kTcp, kUdp, kIcmpV4, kIcmpV6 };
+
+/// Address groups known without being declared, in the order in which the first match wins. `kNamed` is any
+/// group from a [groups] table.
+enum class BuiltinGroup : std::uint8_t {
+    kHost,
+    kMeta,
+    kLoopback,
+    kPrivate,
+    kLinkLocal,
+    kMulticast,
+    kReserved,
+    kPublic,
+};
+
+/// A set of protocols; empty means any.
+using ProtocolSet = std::vector<Protocol>;
+
+/// An inclusive range of service ports.
+struct PortRange {
+    std::uint16_t first = 0;
+    std::uint16_t last = 0;
+    auto operator<=>(const PortRange&) const = default;
+};
+
+struct AnyTarget {};
+
+/// `dns`: name queries, wherever the guest sends them (DESIGN 6.3). Matches no TCP session and no datagram
+/// other than a query.
+struct DnsTarget {};
+
+struct GroupTarget {
+    std::variant<BuiltinGroup, std::string> group;
+};
+
+struct PrefixTarget {
+    IpPrefix prefix;
+};
+
+/// Exactly `name`, or with `suffix` the name and everything below it.
+struct DomainTarget {
+    Name name;
+    bool suffix = false;
+};
+
+using Target = std::variant<AnyTarget, DnsTarget, GroupTarget, PrefixTarget, DomainTarget>;
+
+/// Where something stands in a policy file. Line and column count from 1; 0 means unknown.
+struct SourceLocation {
+    std::uint32_t line = 0;
+    std::uint32_t column = 0;
+};
+
+struct Rule {
+    Action action = Action::kDeny;
+    Direction direction = Direction::kEgress;
+    Target target = AnyTarget{};
+    ProtocolSet protocols;
+    /// Empty means any. A rule with ports never matches ICMP.
+    std::vector<PortRange> ports;
+    /// Option `private-ok`: the rule's name may resolve to addresses that are not public.
+    bool private_ok = false;
+    /// Option `cname`: the rule's name also matches any alias in the chain that led to the address.
+    bool cname = false;
+    SourceLocation location;
+    /// The canonical one-line form, as `policy show` prints it.
+    std::string text;
+};
+
+enum class NoSni : std::uint8_t { kDeny, kCache };
+enum class Ech : std::uint8_t { kOuter, kDeny, kStrip };
+enum class HttpHost : std::uint8_t { kEvery, kFirst, kIgnore };
+enum class LiveFlows : std::uint8_t { kCut, kDrain, kKeep };
+
+struct Policy {
+    Action default_egress = Action::kDeny;
+    Action default_ingress = Action::kDeny;
+    std::vector<Rule> rules;
+    /// [groups]: name (built-in names included) -> blocks.
+    std::map<std::string, std::vector<IpPrefix>> groups;
+    NoSni no_sni = NoSni::kDeny;
+    Ech ech = Ech::kOuter;
+    HttpHost http_host = HttpHost::kEvery;
+    LiveFlows live_flows = LiveFlows::kCut;
+    std::chrono::seconds drain{30};
+    /// Added to readable denials; printable UTF-8 of at most 200 bytes.
+    std::string deny_text;
+    /// The file it came from, for messages; may be empty.
+    std::string source;
+};
+
+} // namespace tapgate::policy

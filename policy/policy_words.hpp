@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "policy/model.hpp"
+#include "policy/words.hpp"
+
+// The words of the [tls] and [http] tables.
+namespace tapgate::policy {
+
+inline constexpr Words<NoSni, 2> kNoSniWords = {{{"deny", NoSni::kDeny}, {"cache", NoSni::kCache}}};
+inline constexpr Words<Ech, 3> kEchWords = {
+    {{"outer", Ech::kOuter}, {"deny", Ech::kDeny}, {"strip", Ech::kStrip}}};
+inline constexpr Words<HttpHost, 3> kHttpHostWords = {
+    {{"every", HttpHost::kEvery}, {"first", HttpHost::kFirst}, {"ignore", HttpHost::kIgnore}}};
+
+} // namespace tapgate::policy
