@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "proto/dns_answer.hpp"
 
+#include "proto/ascii.hpp"
 #include "proto/dns_writer.hpp"
 
 #include <algorithm>
-#include <array>
 
 namespace tapgate::proto {
 
@@ -94,11 +94,10 @@ std::string_view dns_answer_mismatch(ByteView bytes, const DnsQuestion& question
     reader = ByteReader(bytes.subspan(kDnsHeaderSize));
     const ByteView expected = question.name.wire();
     const auto name = reader.take(expected.size());
-    const auto to_lower = [name_case](std::uint8_t c) {
-        return name_case == DnsCase::kIgnore && c >= 'A' && c <= 'Z' ? static_cast<std::uint8_t>(c | 0x20U)
-                                                                     : c;
+    const auto fold = [name_case](std::uint8_t octet) {
+        return name_case == DnsCase::kIgnore ? to_lower(static_cast<char>(octet)) : static_cast<char>(octet);
     };
-    if (!name || !std::ranges::equal(*name, expected, {}, to_lower, to_lower))
+    if (!name || !std::ranges::equal(*name, expected, {}, fold, fold))
         return "answer has another name";
     if (reader.u16() != question.type)
         return "answer has another type";

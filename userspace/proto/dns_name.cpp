@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "proto/dns_name.hpp"
 
+#include "proto/ascii.hpp"
+
 #include <algorithm>
 #include <cstdint>
 
@@ -11,14 +13,6 @@ namespace {
 // RFC 1035 4.1.4: the top two bits of a length octet. 01 and 10 are reserved.
 constexpr std::uint8_t kPointerBits = 0xc0;
 constexpr std::size_t kHeaderSize = 12;
-
-constexpr char to_lower(char c) {
-    return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-}
-
-constexpr char to_upper(char c) {
-    return c >= 'a' && c <= 'z' ? static_cast<char>(c - 'a' + 'A') : c;
-}
 
 constexpr bool is_plain(char c) {
     return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_';
@@ -93,7 +87,7 @@ DnsName DnsName::with_case(ByteView bits) const {
 }
 
 bool DnsName::same_as(const DnsName& other) const {
-    return std::ranges::equal(wire_, other.wire_, {}, to_lower, to_lower);
+    return same_text(wire_, other.wire_);
 }
 
 std::optional<DnsNameReader::Read> DnsNameReader::read(std::size_t offset) {

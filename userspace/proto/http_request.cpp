@@ -2,6 +2,7 @@
 #include "proto/http_request.hpp"
 
 #include "base/ip.hpp"
+#include "proto/ascii.hpp"
 #include "proto/host_name.hpp"
 
 #include <algorithm>
@@ -25,14 +26,6 @@
 namespace tapgate::proto {
 
 namespace {
-
-constexpr char to_lower(char c) {
-    return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-}
-
-bool same_text(std::string_view a, std::string_view b) {
-    return std::ranges::equal(a, b, {}, to_lower, to_lower);
-}
 
 bool starts_with_text(std::string_view text, std::string_view start) {
     return text.size() >= start.size() && same_text(text.substr(0, start.size()), start);
@@ -193,6 +186,8 @@ PeekStatus HttpRequestParser::read_method_byte(char byte) {
         line_start_ = scanned_;
         return status_;
     }
+    if (byte == '\n')
+        return finish(PeekStatus::kOtherProtocol); // one word alone on its line
     expect_ = Expect::kRequestLine;
     return byte == '\v' || byte == '\f' ? malformed("control byte") : status_;
 }

@@ -35,12 +35,13 @@ struct HttpRequest {
 
 /// Recognises an HTTP/1 request head at the start of a stream.
 ///
-/// A stream is HTTP as soon as its first line is `token SP ... SP HTTP/...` (or an HTTP/0.9 `GET /...`), with
-/// or without the empty lines in front that servers skip. From there on everything that two readers could
-/// take differently is kMalformed: bare LF or CR, control bytes, obs-fold, space before a colon, several
-/// Hosts, no Host in HTTP/1.1, user information, a Host that differs from the target's authority, CONNECT
-/// without a port. A stream that cannot become such a line is kOtherProtocol at the first byte that shows it;
-/// the HTTP/2 preface is another protocol.
+/// A stream is HTTP as soon as its first line is `token SP ... SP HTTP/...` (or an HTTP/0.9 `GET /...`),
+/// white space in front or not. From there on everything that two readers could take differently is
+/// kMalformed: bare LF or CR, control bytes, obs-fold, space before a colon, several Hosts, no Host in
+/// HTTP/1.1, user information, a Host that differs from the target's authority, CONNECT without a port. So is
+/// a control byte behind a first word, before it is clear whether a request stands there. A stream that
+/// cannot become such a line is kOtherProtocol at the first byte that shows it, at the latest at the end of
+/// its first line; the HTTP/2 preface is another protocol.
 ///
 /// Give update() the whole prefix of the stream each time. All calls together cost linear time; only the
 /// values returned are kept.

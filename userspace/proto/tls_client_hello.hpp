@@ -28,8 +28,10 @@ struct TlsClientHello {
 /// handshake bytes are judged, so no two readers of the same bytes can see different names.
 ///
 ///  - First byte 22 (handshake): TLS; whatever is wrong from here on is kMalformed, never another protocol.
-///  - First byte 20, 21, 23 or 24 (another TLS record type) and then 3 (the version): kMalformed. Servers
-///    skip a warning alert before the hello, so calling it another protocol would hide the hello behind it.
+///  - First byte 20, 21, 23 or 24 (another TLS record type) and then 3 (the version): kMalformed. No client
+///  sends it, and a
+///    server may go on after a warning alert (RFC 5246 7.2.2): as another protocol it could hide the hello
+///    behind it.
 ///  - Any other beginning, SSLv2 hellos included: kOtherProtocol, on the first byte.
 ///
 /// Give update() the whole prefix of the stream each time (as MSG_PEEK returns it). All calls together cost
