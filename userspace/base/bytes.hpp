@@ -18,12 +18,17 @@ class ByteReader {
     explicit ByteReader(ByteView bytes) : bytes_(bytes) {}
 
     [[nodiscard]] std::size_t position() const { return position_; }
+
     [[nodiscard]] std::size_t remaining() const { return bytes_.size() - position_; }
+
     [[nodiscard]] bool at_end() const { return remaining() == 0; }
 
     [[nodiscard]] std::optional<std::uint8_t> u8() { return number<std::uint8_t, 1>(); }
+
     [[nodiscard]] std::optional<std::uint16_t> u16() { return number<std::uint16_t, 2>(); }
+
     [[nodiscard]] std::optional<std::uint32_t> u24() { return number<std::uint32_t, 3>(); }
+
     [[nodiscard]] std::optional<std::uint32_t> u32() { return number<std::uint32_t, 4>(); }
 
     /// The next `count` bytes, as a view into the input.

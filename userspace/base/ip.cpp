@@ -94,8 +94,7 @@ Result<IpPrefix> IpPrefix::parse(std::string_view text) {
     const std::string_view digits = text.substr(slash + 1);
     const auto written = parse_number<unsigned>(digits);
     if (!written || *written > most)
-        return fail(ErrorCode::kInvalid,
-                    fmt::format("'{}' is not a prefix length (0 to {})", digits, most));
+        return fail(ErrorCode::kInvalid, fmt::format("'{}' is not a prefix length (0 to {})", digits, most));
     const unsigned length = v4_text ? *written + kV4PrefixBits : *written;
     const IpPrefix network(masked(*address, length), length);
     if (network.address() != *address)

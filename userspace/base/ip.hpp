@@ -25,7 +25,9 @@ class IpAddress {
 
     /// The unspecified IPv6 address, ::
     constexpr IpAddress() = default;
+
     constexpr explicit IpAddress(const Bytes& bytes) : bytes_(bytes) {}
+
     /// The IPv4 address whose value in host byte order is `value`.
     static IpAddress from_v4(std::uint32_t value);
 
@@ -35,7 +37,9 @@ class IpAddress {
     [[nodiscard]] bool is_v4() const;
     /// The IPv4 value in host byte order; only when is_v4().
     [[nodiscard]] std::uint32_t v4() const;
+
     [[nodiscard]] const Bytes& bytes() const { return bytes_; }
+
     /// "192.0.2.1" or RFC 5952 text, without brackets.
     [[nodiscard]] std::string to_string() const;
 
@@ -49,8 +53,10 @@ class IpAddress {
 class IpPrefix {
   public:
     IpPrefix() = default;
+
     /// `length` is over the 128-bit form, 0..128; host bits of `address` must be clear.
     IpPrefix(const IpAddress& address, unsigned length) : address_(address), length_(length) {}
+
     /// A single address.
     explicit IpPrefix(const IpAddress& address) : IpPrefix(address, 128) {}
 
@@ -60,12 +66,16 @@ class IpPrefix {
     static Result<IpPrefix> parse(std::string_view text);
 
     [[nodiscard]] const IpAddress& address() const { return address_; }
+
     [[nodiscard]] unsigned length() const { return length_; }
+
     /// True if `address` lies in the block. ::/0 is all of IPv6 and nothing of IPv4.
     [[nodiscard]] bool contains(const IpAddress& address) const;
+
     [[nodiscard]] bool contains(const IpPrefix& other) const {
         return other.length_ >= length_ && contains(other.address_);
     }
+
     /// "10.0.0.0/8", "2001:db8::/32"; a single address without its length.
     [[nodiscard]] std::string to_string() const;
 

@@ -36,8 +36,10 @@ class [[nodiscard]] Error {
     static Error from_errno(int errno_value, std::string_view operation, std::string_view hint = {});
 
     [[nodiscard]] ErrorCode code() const { return code_; }
+
     /// The errno behind the error, 0 if there was none.
     [[nodiscard]] int errno_value() const { return errno_; }
+
     [[nodiscard]] const std::string& message() const { return message_; }
 
     /// The same error with `context` in front: "context: message".

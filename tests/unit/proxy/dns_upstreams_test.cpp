@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "proxy/dns_upstreams.hpp"
+
+#include <gtest/gtest.h>
+
+namespace tapgate::proxy {
+namespace {
+
+using Clock = DnsUpstreams::Clock;
+
+const Endpoint kFirst = *Endpoint::parse("192.0.2.1:53");
+const Endpoint kSecond = *Endpoint::parse("192.0.2.2:53");
+const Endpoint kThird = *Endpoint::parse("[2001:db8::3]:5353");
+
+DnsUpstreams three() {
+    DnsUpstreams upstreams;
+    upstreams.set({kFirst, kSecond, kThird});
+    return upstreams;
+}
+
+TEST(DnsUpstreams, healthy_ones_are_asked_in_the_configured_order) {
+    EXPECT_EQ(three().in_order(Clock::now()), (std::vector{kFirst, kSecond, kThird}));
+}
+
+TEST(DnsUpstreams, a_failed_one_is_asked_last_until_its_penalty_is_over) {
+    DnsUpstreams upstreams = three();
+    const auto now = Clock::now();
+    upstreams.failed(kFirst, now);
+    EXPECT_EQ(upstreams.in_order(now), (std::vector{kSecond, kThird, kFirst}));
+    EXPECT_EQ(upstreams.in_order(now + DnsUpstreams::kPenalty), (std::vector{kFirst, kSecond, kThird}));
+}
+
+TEST(DnsUpstreams, of_failed_ones_the_oldest_failure_is_tried_first) {
+    DnsUpstreams upstreams = three();
+    const auto now = Clock::now();
+    upstreams.failed(kSecond, now);
+    upstreams.failed(kFirst, now + std::chrono::seconds(1));
+    EXPECT_EQ(upstreams.in_order(now + std::chrono::seconds(2)), (std::vector{kThird, kSecond, kFirst}));
+}
+
+TEST(DnsUpstreams, success_ends_the_penalty) {
+    DnsUpstreams upstreams = three();
+    const auto now = Clock::now();
+    upstreams.failed(kFirst, now);
+    upstreams.succeeded(kFirst);
+    EXPECT_EQ(upstreams.in_order(now).front(), kFirst);
+}
+
+TEST(DnsUpstreams, a_new_list_keeps_the_health_of_those_that_stay) {
+    DnsUpstreams upstreams = three();
+    const auto now = Clock::now();
+    upstreams.failed(kFirst, now);
+    upstreams.set({kFirst, kThird});
+    EXPECT_EQ(upstreams.in_order(now), (std::vector{kThird, kFirst}));
+    EXPECT_FALSE(upstreams.status(now).front().healthy);
+}
+
+TEST(ResolvConf, takes_name_servers_of_both_families_and_skips_the_rest) {
+    const auto upstreams = parse_resolv_conf("# comment\n"
+                                             "search example.com\n"
+                                             "nameserver 192.0.2.1\n"
+                                             "nameserver\t2001:db8::3 # trailing\n"
+                                             "nameserver fe80::1%eth0\n"
+                                             "nameserver dns.example.com\n"
+                                             "nameserver\n"
+                                             "options edns0\n");
+    EXPECT_EQ(upstreams, (std::vector{kFirst, *Endpoint::parse("[2001:db8::3]:53")}));
+}
+
+TEST(ResolvConf, an_empty_file_names_nobody) {
+    EXPECT_TRUE(parse_resolv_conf("").empty());
+}
+
+} // namespace
+} // namespace tapgate::proxy

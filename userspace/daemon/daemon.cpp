@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/daemon.hpp"
+
+#include "base/log.hpp"
+#include "daemon/commands.hpp"
+#include "net/async.hpp"
+#include "proxy/dns_upstreams.hpp"
+
+#include <boost/asio/signal_set.hpp>
+
+#include <algorithm>
+#include <csignal>
+
+#include <sys/resource.h>
+#include <unistd.h>
+
+namespace tapgate::daemon {
+
+namespace asio = boost::asio;
+
+namespace {
+
+constexpr std::chrono::seconds kTick{1};
+constexpr std::size_t kMaxResolvConfBytes = 65536;
+
+/// As many descriptors as we may have: each session takes two.
+void raise_descriptor_limit() {
+    rlimit limit{};
+    if (::getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    if (::setrlimit(RLIMIT_NOFILE, &limit) != 0)
+        spdlog::warn("could not raise the limit of open files");
+}
+
+proxy::Splice splice_of(SpliceMode mode) {
+    switch (mode) {
+    case SpliceMode::kAuto:
+        return proxy::Splice::kAuto;
+    case SpliceMode::kUring:
+        return proxy::Splice::kUring;
+    case SpliceMode::kCopy:
+        return proxy::Splice::kCopy;
+    }
+    return proxy::Splice::kAuto;
+}
+
+} // namespace
+
+Daemon::Daemon(const Config& config) : config_(config), policies_(config.groups) {}
+
+Result<std::unique_ptr<Daemon>> Daemon::start(const Config& config) {
+    std::unique_ptr<Daemon> daemon(new Daemon(config));
+    if (const auto started = daemon->start_parts(); !started) {
+        if (daemon->guests_)
+            daemon->guests_->undo_attachments();
+        return fail(started.error());
+    }
+    return daemon;
+}
+
+Daemon::~Daemon() {
+    // The loops below hold references to the members; with the context stopped none of them runs again.
+    context_.stop();
+}
+
+Result<void> Daemon::start_parts() {
+    raise_descriptor_limit();
+    if (const auto loaded = load_policies(); !loaded)
+        return loaded;
+    auto links = net::LinkMonitor::open();
+    if (!links)
+        return fail(links.error());
+    links_ = std::move(*links);
+    if (const auto present = check_interfaces(); !present)
+        return present;
+
+    datapath::Settings settings;
+    settings.pin_dir = config_.daemon.pin_dir;
+    settings.mark = config_.daemon.mark;
+    settings.workers = config_.daemon.workers;
+    settings.min_ttl = config_.dns.min_ttl;
+    settings.max_ttl = config_.dns.max_ttl;
+    auto datapath = datapath::Datapath::open(settings);
+    if (!datapath)
+        return fail(datapath.error());
+    datapath_ = std::move(*datapath);
+    kernel_ = std::make_unique<KernelAdapter>(*datapath_);
+
+    control_ = std::make_unique<control::Server>(context_, config_.daemon.control_socket);
+    events_ = std::make_unique<EventRelay>(
+        context_, [this](const boost::json::object& event) { control_->publish(event); });
+    if (const auto workers = start_workers(); !workers)
+        return workers;
+    auto steering = net::Steering::install(config_.daemon.mark, config_.daemon.route_table);
+    if (!steering)
+        return fail(steering.error());
+    steering_ = std::move(*steering);
+    if (const auto attached = attach_guests(); !attached)
+        return attached;
+    // Last, so that whoever finds the socket finds a daemon that serves.
+    add_commands(*control_, *this);
+    return control_->start();
+}
+
+Result<void> Daemon::load_policies() {
+    for (const PolicyConfig& policy : config_.policies) {
+        auto loaded = policies_.prepare_file(policy.name, policy.file);
+        if (!loaded)
+            return fail(loaded.error());
+        policies_.commit(std::move(*loaded));
+    }
+    return {};
+}
+
+Result<void> Daemon::check_interfaces() const {
+    for (const GuestConfig& guest : config_.guests) {
+        const bool present = std::ranges::any_of(
+            links_->links(), [&](const net::Link& link) { return guest.matches(link.name); });
+        if (!present && !guest.is_glob())
+            return fail(
+                ErrorCode::kNotFound,
+                fmt::format("guest {}: there is no interface {}; create it first, or declare the guest "
+                            "with a glob (such as \"{}*\"), which waits for it",
+                            guest.name, guest.interface, guest.interface));
+    }
+    return {};
+}
+
+Result<void> Daemon::start_workers() {
+    for (unsigned index = 0; index < config_.daemon.workers; ++index) {
+        proxy::WorkerSettings settings;
+        settings.index = index;
+        settings.count = config_.daemon.workers;
+        settings.session.peek_timeout = config_.timers.peek;
+        settings.session.peek_bytes = config_.timers.peek_bytes;
+        settings.session.connect_timeout = config_.timers.connect;
+        settings.session.idle_timeout = config_.timers.idle;
+        settings.session.half_closed_timeout = config_.timers.half_closed;
+        settings.dns_timeout = config_.dns.timeout;
+        settings.splice = splice_of(config_.daemon.splice);
+        auto worker = proxy::Worker::create(settings, *kernel_, *events_);
+        if (!worker)
+            return fail(worker.error());
+        const proxy::Listeners& listeners = (*worker)->listeners();
+        const std::pair<tg_listener_kind, int> sockets[] = {{TG_LISTENER_TCP4, listeners.tcp4.get()},
+                                                            {TG_LISTENER_TCP6, listeners.tcp6.get()},
+                                                            {TG_LISTENER_DNS4, listeners.dns4.get()},
+                                                            {TG_LISTENER_DNS6, listeners.dns6.get()}};
+        for (const auto& [kind, fd] : sockets) {
+            if (const auto set = datapath_->set_listener(index, kind, fd); !set)
+                return set;
+        }
+        (*worker)->start();
+        workers_.push_back(std::move(*worker));
+    }
+    refresh_upstreams();
+    if (upstreams_.empty())
+        spdlog::warn("no DNS upstream: set dns.upstreams or name servers in {}", config_.dns.resolv_conf);
+    return {};
+}
+
+Result<void> Daemon::attach_guests() {
+    guests_ = std::make_unique<GuestRegistry>(config_.limits, *datapath_, policies_, workers_);
+    for (const GuestConfig& guest : config_.guests) {
+        if (auto declared = guests_->declare(guest); !declared)
+            return declared;
+    }
+    for (const auto& worker : workers_)
+        worker->set_host_addresses(links_->host_addresses());
+    return guests_->reconcile(*links_);
+}
+
+void Daemon::run() {
+    asio::signal_set signals(context_, SIGTERM, SIGINT);
+    signals.async_wait([this](const boost::system::error_code& error, int number) {
+        if (error)
+            return;
+        spdlog::info("stopping: {}", ::strsignal(number));
+        context_.stop();
+    });
+    link_socket_ = std::make_unique<asio::posix::stream_descriptor>(context_, ::dup(links_->fd()));
+    drop_events_ = std::make_unique<asio::posix::stream_descriptor>(context_, ::dup(datapath_->event_fd()));
+    net::spawn(context_.get_executor(), "links", follow_links());
+    net::spawn(context_.get_executor(), "drop events", follow_drops());
+    net::spawn(context_.get_executor(), "tick", tick());
+    spdlog::info("serving: {} workers, splice {}, programs by {}", workers_.size(),
+                 workers_.front()->relay_name(), datapath_->attach_kind());
+    context_.run();
+    // Monitors are told by the close; no command runs any more.
+    control_->stop();
+}
+
+asio::awaitable<void> Daemon::follow_links() {
+    for (;;) {
+        const auto [error] =
+            co_await link_socket_->async_wait(asio::posix::stream_descriptor::wait_read, net::kAsTuple);
+        if (error)
+            co_return;
+        if (const auto read = links_->read_events(); !read) {
+            spdlog::error("{}", read.error().message());
+            continue;
+        }
+        apply_links();
+    }
+}
+
+void Daemon::apply_links() {
+    for (const auto& worker : workers_)
+        worker->set_host_addresses(links_->host_addresses());
+    // Each failure was logged with its guest, and is shown by `guest show`.
+    static_cast<void>(guests_->reconcile(*links_));
+}
+
+asio::awaitable<void> Daemon::follow_drops() {
+    for (;;) {
+        const auto [error] =
+            co_await drop_events_->async_wait(asio::posix::stream_descriptor::wait_read, net::kAsTuple);
+        if (error)
+            co_return;
+        datapath_->read_events([this](const datapath::DropEvent& event) {
+            const GuestRegistry::Attached* attached = guests_->find(event.guest);
+            publish(to_json(event, attached == nullptr ? "" : attached->guest.name));
+        });
+    }
+}
+
+asio::awaitable<void> Daemon::tick() {
+    for (;;) {
+        tick_timer_.expires_after(kTick);
+        const auto [error] = co_await tick_timer_.async_wait(net::kAsTuple);
+        if (error)
+            co_return;
+        datapath_->sweep();
+        refresh_upstreams();
+    }
+}
+
+void Daemon::refresh_upstreams() {
+    std::vector<Endpoint> upstreams = config_.dns.upstreams;
+    if (upstreams.empty()) {
+        const auto text = read_file(config_.dns.resolv_conf, kMaxResolvConfBytes);
+        if (!text)
+            return; // keeps what it had; a file being replaced is missing for a moment
+        upstreams = proxy::parse_resolv_conf(*text);
+    }
+    if (upstreams == upstreams_)
+        return;
+    for (const auto& worker : workers_)
+        worker->set_upstreams(upstreams);
+    upstreams_ = std::move(upstreams);
+}
+
+} // namespace tapgate::daemon

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "base/result.hpp"
+#include "control/server.hpp"
+#include "daemon/config.hpp"
+#include "daemon/event_relay.hpp"
+#include "daemon/guest_registry.hpp"
+#include "daemon/kernel_adapter.hpp"
+#include "daemon/policy_store.hpp"
+#include "datapath/datapath.hpp"
+#include "net/netlink/link_monitor.hpp"
+#include "net/netlink/steering.hpp"
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
+#include <boost/asio/steady_timer.hpp>
+
+#include <chrono>
+#include <memory>
+#include <string>
+
+namespace tapgate::daemon {
+
+/// The running daemon: everything main() wires together, in the order in which it starts. The members'
+/// destructors undo it in the reverse order; programs and maps stay, so that guests stay confined.
+class Daemon {
+  public:
+    /// Starts everything: policies, kernel side, workers, control socket, and last the guests. When this
+    /// fails nothing is left attached that was not attached before, and the error is one line that says what
+    /// to do.
+    static Result<std::unique_ptr<Daemon>> start(const Config& config);
+    ~Daemon();
+    Daemon(const Daemon&) = delete;
+    Daemon& operator=(const Daemon&) = delete;
+
+    /// Serves until SIGTERM or SIGINT.
+    void run();
+
+    // What the control commands (commands.cpp) work on; main thread only.
+    [[nodiscard]] const Config& config() const { return config_; }
+
+    [[nodiscard]] datapath::Datapath& datapath() { return *datapath_; }
+
+    [[nodiscard]] PolicyStore& policies() { return policies_; }
+
+    [[nodiscard]] GuestRegistry& guests() { return *guests_; }
+
+    [[nodiscard]] const Workers& workers() const { return workers_; }
+
+    [[nodiscard]] const net::LinkMonitor& links() const { return *links_; }
+
+    [[nodiscard]] const EventRelay& events() const { return *events_; }
+
+    [[nodiscard]] std::chrono::steady_clock::time_point started() const { return started_; }
+
+    void publish(const boost::json::object& event) { control_->publish(event); }
+
+  private:
+    explicit Daemon(const Config& config);
+
+    Result<void> start_parts();
+    Result<void> load_policies();
+    Result<void> check_interfaces() const;
+    Result<void> start_workers();
+    Result<void> attach_guests();
+
+    boost::asio::awaitable<void> follow_links();
+    boost::asio::awaitable<void> follow_drops();
+    boost::asio::awaitable<void> tick();
+    void apply_links();
+    void refresh_upstreams();
+    void stop();
+
+    Config config_;
+    std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
+    boost::asio::io_context context_{1};
+    PolicyStore policies_;
+    std::unique_ptr<net::LinkMonitor> links_;
+    std::unique_ptr<datapath::Datapath> datapath_;
+    std::unique_ptr<KernelAdapter> kernel_;
+    std::unique_ptr<control::Server> control_;
+    std::unique_ptr<EventRelay> events_;
+    Workers workers_;
+    std::unique_ptr<net::Steering> steering_;
+    std::unique_ptr<GuestRegistry> guests_;
+    std::unique_ptr<boost::asio::posix::stream_descriptor> link_socket_;
+    std::unique_ptr<boost::asio::posix::stream_descriptor> drop_events_;
+    boost::asio::steady_timer tick_timer_{context_};
+    std::vector<Endpoint> upstreams_;
+    bool running_ = false;
+};
+
+} // namespace tapgate::daemon

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/event_relay.hpp"
+
+#include <boost/asio/post.hpp>
+#include <fmt/chrono.h>
+
+#include <utility>
+
+namespace tapgate::daemon {
+
+namespace json = boost::json;
+
+namespace {
+
+json::object head(std::string_view type, std::string_view guest) {
+    json::object object;
+    object["time"] = rfc3339(std::chrono::system_clock::now());
+    object["type"] = type;
+    object["guest"] = guest;
+    return object;
+}
+
+json::object event_json(const proxy::VerdictEvent& event) {
+    json::object object = head("verdict", event.guest);
+    object["source"] = event.source.to_string();
+    object["destination"] = event.destination.to_string();
+    object["name"] = event.name;
+    object["name_source"] = event.name_source;
+    object["verdict"] = event.allowed ? "allow" : "deny";
+    object["rule"] = event.rule;
+    object["basis"] = event.basis;
+    object["generation"] = event.generation;
+    return object;
+}
+
+json::object event_json(const proxy::FlowEndEvent& event) {
+    json::object object = head("flow-end", event.guest);
+    object["source"] = event.source.to_string();
+    object["destination"] = event.destination.to_string();
+    object["name"] = event.name;
+    object["bytes_up"] = event.bytes_up;
+    object["bytes_down"] = event.bytes_down;
+    object["duration_ms"] = event.duration.count();
+    object["how"] = event.how;
+    object["who"] = event.who;
+    return object;
+}
+
+json::object event_json(const proxy::DnsEvent& event) {
+    json::object object = head("dns", event.guest);
+    object["name"] = event.name;
+    object["qtype"] = event.type;
+    object["verdict"] = event.allowed ? "allow" : "deny";
+    object["rule"] = event.rule;
+    object["reason"] = event.reason;
+    return object;
+}
+
+} // namespace
+
+std::string rfc3339(std::chrono::system_clock::time_point time) {
+    const auto seconds = std::chrono::floor<std::chrono::seconds>(time);
+    const auto millis = std::chrono::duration_cast<std::chrono::milliseconds>(time - seconds);
+    return fmt::format("{:%Y-%m-%dT%H:%M:%S}.{:03}Z",
+                       fmt::gmtime(std::chrono::system_clock::to_time_t(seconds)), millis.count());
+}
+
+json::object to_json(const proxy::Event& event) {
+    return std::visit([](const auto& alternative) { return event_json(alternative); }, event);
+}
+
+json::object to_json(const datapath::DropEvent& event, std::string_view guest) {
+    json::object object = head("drop", guest);
+    object["reason"] = datapath::drop_reason_name(event.reason);
+    object["text"] = datapath::drop_reason_text(event.reason);
+    object["source"] = event.flow.guest.to_string();
+    object["destination"] = event.flow.peer.to_string();
+    object["protocol"] = event.protocol;
+    return object;
+}
+
+json::object change_event(std::string_view type, std::string_view guest, std::string_view what) {
+    json::object object = head(type, guest);
+    object["what"] = what;
+    return object;
+}
+
+EventRelay::EventRelay(boost::asio::io_context& context, Consumer consumer)
+    : context_(context), state_(std::make_shared<State>()) {
+    state_->consumer = std::move(consumer);
+}
+
+void EventRelay::publish(proxy::Event event) {
+    if (state_->waiting.fetch_add(1, std::memory_order_relaxed) >= kMaxWaiting) {
+        state_->waiting.fetch_sub(1, std::memory_order_relaxed);
+        state_->lost.fetch_add(1, std::memory_order_relaxed);
+        return;
+    }
+    boost::asio::post(context_, [state = state_, event = std::move(event)] {
+        state->waiting.fetch_sub(1, std::memory_order_relaxed);
+        state->consumer(to_json(event));
+    });
+}
+
+} // namespace tapgate::daemon

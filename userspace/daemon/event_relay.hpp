@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "datapath/datapath.hpp"
+#include "proxy/events.hpp"
+
+#include <boost/asio/io_context.hpp>
+#include <boost/json/object.hpp>
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string_view>
+
+namespace tapgate::daemon {
+
+/// The wall-clock time as RFC 3339 text in UTC with milliseconds.
+[[nodiscard]] std::string rfc3339(std::chrono::system_clock::time_point time);
+
+/// The events as `event monitor` prints them.
+[[nodiscard]] boost::json::object to_json(const proxy::Event& event);
+[[nodiscard]] boost::json::object to_json(const datapath::DropEvent& event, std::string_view guest);
+/// A guest that was attached or detached, or a policy that was loaded.
+[[nodiscard]] boost::json::object change_event(std::string_view type, std::string_view guest,
+                                               std::string_view what);
+
+/// Carries the workers' events to the main thread. What waits there is bounded; over the bound events are
+/// counted as lost, never waited for.
+class EventRelay final : public proxy::EventSink {
+  public:
+    using Consumer = std::function<void(const boost::json::object&)>;
+
+    /// `consumer` runs on the thread of `context`, which must outlive the workers.
+    EventRelay(boost::asio::io_context& context, Consumer consumer);
+
+    void publish(proxy::Event event) override;
+
+    [[nodiscard]] std::uint64_t lost() const { return state_->lost.load(std::memory_order_relaxed); }
+
+  private:
+    static constexpr std::uint32_t kMaxWaiting = 8192;
+
+    struct State {
+        Consumer consumer;
+        std::atomic<std::uint32_t> waiting{0};
+        std::atomic<std::uint64_t> lost{0};
+    };
+
+    boost::asio::io_context& context_;
+    std::shared_ptr<State> state_;
+};
+
+} // namespace tapgate::daemon

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "datapath/datapath.hpp"
+#include "proxy/kernel_state.hpp"
+
+namespace tapgate::daemon {
+
+/// Lets the proxy see the datapath without knowing it.
+class KernelAdapter final : public proxy::KernelState {
+  public:
+    /// `datapath` outlives this.
+    explicit KernelAdapter(datapath::Datapath& datapath) : datapath_(datapath) {}
+
+    std::optional<Pending> take_pending(const Endpoint& guest, const Endpoint& destination) override {
+        const auto pending = datapath_.take_pending({guest, destination});
+        if (!pending)
+            return std::nullopt;
+        return Pending{pending->guest, pending->ifindex};
+    }
+
+    std::vector<std::string> bound_names(proxy::GuestId guest, const IpAddress& address) override {
+        return datapath_.bound_names(guest, address);
+    }
+
+    void count_refusal(unsigned ifindex, proxy::Refusal refusal) override {
+        datapath_.count_drop(ifindex == 0 ? std::nullopt : std::optional(ifindex), reason_of(refusal));
+    }
+
+  private:
+    static tg_drop_reason reason_of(proxy::Refusal refusal) {
+        switch (refusal) {
+        case proxy::Refusal::kNoPending:
+            return TG_DROP_NO_PENDING;
+        case proxy::Refusal::kPolicy:
+            return TG_DROP_POLICY;
+        case proxy::Refusal::kSessionCap:
+            return TG_DROP_SESSION_CAP;
+        case proxy::Refusal::kDnsPolicy:
+            return TG_DROP_DNS_POLICY;
+        case proxy::Refusal::kDnsRefused:
+            return TG_DROP_DNS_REFUSED;
+        case proxy::Refusal::kDnsRebinding:
+            return TG_DROP_DNS_REBINDING;
+        case proxy::Refusal::kDnsUpstream:
+            return TG_DROP_DNS_UPSTREAM;
+        case proxy::Refusal::kDnsRate:
+            return TG_DROP_DNS_RATE;
+        }
+        return TG_DROP_POLICY;
+    }
+
+    datapath::Datapath& datapath_;
+};
+
+} // namespace tapgate::daemon

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "base/log.hpp"
+#include "daemon/config.hpp"
+#include "daemon/daemon.hpp"
+#include "daemon/policy_store.hpp"
+#include "datapath/datapath.hpp"
+
+#include <CLI/CLI.hpp>
+
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <string>
+
+namespace {
+
+using namespace tapgate;
+
+constexpr std::size_t kMaxConfigBytes = std::size_t{4} << 20U;
+
+struct Options {
+    std::string config = "/etc/tapgate/tapgate.toml";
+    bool check = false;
+    bool cleanup = false;
+};
+
+Result<daemon::Config> load_config(const std::string& file) {
+    const auto text = daemon::read_file(file, kMaxConfigBytes);
+    if (!text)
+        return fail(text.error());
+    return daemon::parse_config(*text, file);
+}
+
+/// Everything that can be known of the configuration without touching the host.
+Result<void> check(const daemon::Config& config) {
+    daemon::PolicyStore store(config.groups);
+    for (const daemon::PolicyConfig& policy : config.policies) {
+        if (const auto prepared = store.prepare_file(policy.name, policy.file); !prepared)
+            return fail(prepared.error());
+    }
+    return {};
+}
+
+Result<void> run(const Options& options) {
+    const auto config = load_config(options.config);
+    if (!config)
+        return fail(config.error());
+    if (const auto logging = setup_logging(config->daemon.log_level); !logging)
+        return logging;
+    if (options.check) {
+        const auto checked = check(*config);
+        if (checked)
+            std::printf("%s: ok\n", options.config.c_str());
+        return checked;
+    }
+    if (options.cleanup)
+        return datapath::Datapath::cleanup(config->daemon.pin_dir);
+    auto daemon = daemon::Daemon::start(*config);
+    if (!daemon)
+        return fail(daemon.error());
+    (*daemon)->run();
+    return {};
+}
+
+} // namespace
+
+int main(int argc, char** argv) {
+    try {
+        Options options;
+        CLI::App app("tapgated, the egress gateway for microVM guests", "tapgated");
+        app.set_version_flag("--version", std::string("tapgated ") + TAPGATE_VERSION);
+        app.add_option("--config", options.config, "Configuration file")->capture_default_str();
+        app.add_flag("--check", options.check, "Check configuration and policies, then exit");
+        app.add_flag("--cleanup", options.cleanup,
+                     "Remove the programs and maps that a stopped daemon leaves in place, then exit");
+        try {
+            app.parse(argc, argv);
+        } catch (const CLI::ParseError& error) {
+            return app.exit(error) == 0 ? EXIT_SUCCESS : 2;
+        }
+        if (const auto ran = run(options); !ran) {
+            std::fprintf(stderr, "Error: %s\n", ran.error().message().c_str());
+            return EXIT_FAILURE;
+        }
+        return EXIT_SUCCESS;
+    } catch (const std::exception& error) {
+        std::fprintf(stderr, "Error: %s\n", error.what());
+        return EXIT_FAILURE;
+    }
+}

@@ -1,0 +1,365 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "proxy/session.hpp"
+
+#include "base/log.hpp"
+#include "net/async.hpp"
+#include "net/dialer.hpp"
+#include "net/socket_options.hpp"
+#include "proxy/denial.hpp"
+
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/write.hpp>
+
+#include <array>
+#include <cerrno>
+
+#include <poll.h>
+#include <sys/socket.h>
+
+namespace tapgate::proxy {
+
+namespace asio = boost::asio;
+using asio::ip::tcp;
+using policy::FirstFlightKind;
+
+namespace {
+
+/// How long, and for how many bytes, a guest that was refused may go on talking before it is reset.
+constexpr std::chrono::seconds kLingerTime{2};
+constexpr std::size_t kLingerBytes = 256UL * 1024;
+
+Endpoint endpoint_of(const tcp::endpoint& endpoint) {
+    if (endpoint.address().is_v4())
+        return {IpAddress::from_v4(endpoint.address().to_v4().to_uint()), endpoint.port()};
+    return {IpAddress(endpoint.address().to_v6().to_bytes()), endpoint.port()};
+}
+
+/// Wakes readers of `socket` only when more than `seen` bytes wait in it: MSG_PEEK leaves what was seen in
+/// place, so without this every wait would return at once.
+void wake_after(tcp::socket& socket, std::size_t seen) {
+    const int low_water = static_cast<int>(seen + 1);
+    ::setsockopt(socket.native_handle(), SOL_SOCKET, SO_RCVLOWAT, &low_water, sizeof low_water);
+}
+
+bool peer_has_finished(tcp::socket& socket) {
+    pollfd poll{socket.native_handle(), POLLRDHUP, 0};
+    return ::poll(&poll, 1, 0) == 1 && (poll.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
+}
+
+/// Where the name in a verdict came from.
+std::string_view source_of_name(const std::optional<policy::FirstFlight>& flight, bool bound) {
+    if (flight && flight->name)
+        return flight->kind == FirstFlightKind::kHttp ? "host" : "sni";
+    return bound ? "bindings" : "";
+}
+
+} // namespace
+
+Session::Session(SessionContext& context, tcp::socket guest_socket, std::uint64_t id)
+    : context_(context), socket_(std::move(guest_socket)), id_(id) {}
+
+asio::awaitable<void> Session::run() {
+    if (!admit()) {
+        reset_guest();
+        co_return;
+    }
+    const std::optional<policy::Decision> decision = co_await judge();
+    if (!decision) {
+        reset_guest(); // it left, or the session was cancelled, before there was a verdict
+        co_return;
+    }
+    rule_ = rule_text(*decision);
+    publish_verdict(*decision);
+    if (decision->verdict != policy::Verdict::kAllow) {
+        context_.kernel.count_refusal(guest_->ifindex, Refusal::kPolicy);
+        co_await deny_readably(*decision);
+        co_return;
+    }
+
+    state_ = State::kDial;
+    Result<tcp::socket> upstream = co_await dial();
+    if (!upstream) {
+        publish_dial_failure(upstream.error());
+        reset_guest();
+        co_return;
+    }
+    co_await relay(std::move(*upstream));
+}
+
+bool Session::admit() {
+    boost::system::error_code error;
+    const tcp::endpoint remote = socket_.remote_endpoint(error);
+    if (error)
+        return false; // reset by the guest already
+    const tcp::endpoint local = socket_.local_endpoint(error);
+    if (error)
+        return false;
+    source_ = endpoint_of(remote);
+    destination_ = endpoint_of(local);
+
+    const auto pending = context_.kernel.take_pending(source_, destination_);
+    if (!pending) {
+        // Nobody but a guest whose SYN was seen on its tap may use the proxy.
+        context_.kernel.count_refusal(0, Refusal::kNoPending);
+        return false;
+    }
+    guest_ = context_.find_guest(pending->guest);
+    if (!guest_) {
+        context_.kernel.count_refusal(pending->ifindex, Refusal::kNoPending);
+        return false; // detached since
+    }
+    policy_ = guest_->policy;
+    ticket_ = CapTicket::take(guest_->counters, &GuestCounters::sessions, guest_->limits.sessions);
+    if (!ticket_) {
+        context_.kernel.count_refusal(guest_->ifindex, Refusal::kSessionCap);
+        VerdictEvent event;
+        event.guest = guest_->name;
+        event.source = source_;
+        event.destination = destination_;
+        event.basis = "session-cap";
+        event.generation = policy_->generation;
+        context_.events.publish(std::move(event));
+        return false;
+    }
+    return true;
+}
+
+asio::awaitable<std::optional<policy::Decision>> Session::judge() {
+    learn_bound_names();
+    const policy::Decision at_syn = policy::decide_syn(*policy_->compiled, facts());
+    if (at_syn.verdict != policy::Verdict::kDefer)
+        co_return at_syn;
+
+    state_ = State::kPeek;
+    FirstFlightReader reader(context_.settings.peek_bytes);
+    if (!co_await peek(reader))
+        co_return std::nullopt;
+    flight_ = reader.flight();
+    flight_reason_ = reader.reason();
+    // Peeking takes time: what counts are the bindings at the moment of the verdict.
+    learn_bound_names();
+    co_return policy::decide_first_flight(*policy_->compiled, facts(), *flight_);
+}
+
+asio::awaitable<bool> Session::peek(FirstFlightReader& reader) {
+    const auto deadline = std::chrono::steady_clock::now() + context_.settings.peek_timeout;
+    std::vector<std::uint8_t> buffer(context_.settings.peek_bytes);
+    std::size_t seen = 0;
+    for (;;) {
+        const boost::system::error_code error = co_await net::wait_readable_until(socket_, deadline);
+        if (error == asio::error::timed_out) {
+            reader.finish();
+            break;
+        }
+        if (error)
+            co_return false;
+        const ssize_t length =
+            ::recv(socket_.native_handle(), buffer.data(), buffer.size(), MSG_PEEK | MSG_DONTWAIT);
+        if (length < 0) {
+            if (errno == EAGAIN || errno == EINTR)
+                continue;
+            co_return false;
+        }
+        const auto size = static_cast<std::size_t>(length);
+        if (reader.update(ByteView(buffer).first(size)))
+            break;
+        if (size == seen) {
+            // Woken without a new byte: by a FIN, or by a kernel short of memory.
+            if (peer_has_finished(socket_)) {
+                reader.finish();
+                break;
+            }
+            asio::steady_timer pause(socket_.get_executor(), std::chrono::milliseconds(10));
+            co_await pause.async_wait(net::kAsTuple);
+        }
+        seen = size;
+        wake_after(socket_, seen);
+    }
+    wake_after(socket_, 0);
+    co_return true;
+}
+
+asio::awaitable<void> Session::deny_readably(const policy::Decision& decision) {
+    if (!flight_) {
+        reset_guest();
+        co_return;
+    }
+    switch (flight_->kind) {
+    case FirstFlightKind::kTls:
+    case FirstFlightKind::kTlsNoSni:
+    case FirstFlightKind::kTlsBad: {
+        const std::string alert(kTlsAccessDenied.begin(), kTlsAccessDenied.end());
+        co_await say_and_close(alert);
+        co_return;
+    }
+    case FirstFlightKind::kHttp:
+    case FirstFlightKind::kHttpBad: {
+        const std::string host = flight_->name ? flight_->name->text() : destination_.to_string();
+        const std::string ground =
+            rule_.empty() ? std::string(policy::basis_name(decision.basis)) : "rule " + rule_;
+        const std::string page = http_forbidden(host, ground, policy_->compiled->policy().deny_text);
+        co_await say_and_close(page);
+        co_return;
+    }
+    case FirstFlightKind::kPlain:
+        break;
+    }
+    reset_guest();
+}
+
+asio::awaitable<void> Session::say_and_close(std::string_view bytes) {
+    // What the guest sent is read first, and its end awaited after: closing a socket with unread bytes makes
+    // the kernel send a reset, which can overtake the message.
+    const auto deadline = std::chrono::steady_clock::now() + kLingerTime;
+    std::array<char, 4096> sink{};
+    boost::system::error_code error;
+    socket_.non_blocking(true, error);
+    while (socket_.read_some(asio::buffer(sink), error) != 0) {
+    }
+    socket_.write_some(asio::buffer(bytes), error);
+    socket_.shutdown(tcp::socket::shutdown_send, error);
+    std::size_t drained = 0;
+    while (!error && drained < kLingerBytes) {
+        error = co_await net::wait_readable_until(socket_, deadline);
+        if (!error)
+            drained += socket_.read_some(asio::buffer(sink), error);
+    }
+    if (error != asio::error::eof)
+        net::reset_on_close(socket_.native_handle());
+    socket_.close(error);
+}
+
+asio::awaitable<Result<tcp::socket>> Session::dial() const {
+    if (!guest_->has_gateway(destination_.address))
+        co_return co_await net::dial(destination_, context_.settings.connect_timeout);
+    // The gateway address means the host itself: its loopback, in the other family if refused there.
+    const IpAddress v4 = IpAddress::from_v4(0x7f000001);
+    const IpAddress v6 = *IpAddress::parse("::1");
+    const bool is_v4 = destination_.address.is_v4();
+    const Endpoint first{is_v4 ? v4 : v6, destination_.port};
+    const Endpoint second{is_v4 ? v6 : v4, destination_.port};
+    Result<tcp::socket> upstream = co_await net::dial(first, context_.settings.connect_timeout);
+    if (!upstream && upstream.error().errno_value() == ECONNREFUSED)
+        upstream = co_await net::dial(second, context_.settings.connect_timeout);
+    co_return upstream;
+}
+
+asio::awaitable<void> Session::relay(tcp::socket upstream) {
+    state_ = State::kRelay;
+    const net::RelayOptions options(context_.settings.idle_timeout, context_.settings.half_closed_timeout,
+                                    &counters_);
+    tcp::socket guest_socket = std::move(socket_);
+    const net::RelayResult result =
+        co_await context_.relay.run(std::move(guest_socket), std::move(upstream), options);
+    publish_end(result);
+}
+
+void Session::learn_bound_names() {
+    bound_.clear();
+    for (const std::string& text : context_.kernel.bound_names(guest_->id, destination_.address)) {
+        if (auto name = policy::Name::from_wire(text))
+            bound_.push_back(policy::BoundName{std::move(*name), {}});
+    }
+    host_addresses_ = *context_.host_addresses();
+    host_addresses_.insert(host_addresses_.end(), guest_->gateways.begin(), guest_->gateways.end());
+}
+
+policy::FlowFacts Session::facts() const {
+    policy::FlowFacts facts;
+    facts.destination = destination_;
+    facts.protocol = policy::Protocol::kTcp;
+    facts.bound = bound_;
+    facts.host_addresses = host_addresses_;
+    return facts;
+}
+
+std::string Session::rule_text(const policy::Decision& decision) const {
+    return decision.rule ? policy_->compiled->policy().rules[*decision.rule].text : std::string();
+}
+
+void Session::publish_verdict(const policy::Decision& decision) {
+    VerdictEvent event;
+    event.guest = guest_->name;
+    event.source = source_;
+    event.destination = destination_;
+    if (flight_ && flight_->name)
+        event.name = flight_->name->text();
+    else if (!bound_.empty())
+        event.name = bound_.front().name.text();
+    event.name_source = source_of_name(flight_, !bound_.empty());
+    event.allowed = decision.verdict == policy::Verdict::kAllow;
+    event.rule = rule_;
+    event.basis = policy::basis_name(decision.basis);
+    if (!flight_reason_.empty() && !event.allowed)
+        event.basis += fmt::format(" ({})", flight_reason_);
+    event.generation = policy_->generation;
+    context_.events.publish(std::move(event));
+}
+
+void Session::publish_end(const net::RelayResult& result) {
+    FlowEndEvent event;
+    event.guest = guest_->name;
+    event.source = source_;
+    event.destination = destination_;
+    event.name = info().name;
+    event.bytes_up = result.bytes_up;
+    event.bytes_down = result.bytes_down;
+    event.duration =
+        std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - started_);
+    event.how = net::relay_end_name(result.how);
+    event.who = net::relay_party_name(result.who);
+    context_.events.publish(std::move(event));
+}
+
+void Session::publish_dial_failure(const Error& error) {
+    FlowEndEvent event;
+    event.guest = guest_->name;
+    event.source = source_;
+    event.destination = destination_;
+    event.name = info().name;
+    event.duration =
+        std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - started_);
+    event.how = "dial-failed: " + error.message();
+    event.who = "upstream";
+    context_.events.publish(std::move(event));
+}
+
+void Session::reset_guest() {
+    boost::system::error_code ignored;
+    net::reset_on_close(socket_.native_handle());
+    socket_.close(ignored);
+}
+
+FlowInfo Session::info() const {
+    FlowInfo info;
+    info.id = id_;
+    info.guest = guest_ ? guest_->name : "";
+    info.source = source_;
+    info.destination = destination_;
+    switch (state_) {
+    case State::kAccepted:
+    case State::kPeek:
+        info.state = "peek";
+        break;
+    case State::kDial:
+        info.state = "dial";
+        break;
+    case State::kRelay:
+        info.state = "relay";
+        break;
+    }
+    if (flight_ && flight_->name)
+        info.name = flight_->name->text();
+    else if (!bound_.empty())
+        info.name = bound_.front().name.text();
+    info.name_source = source_of_name(flight_, !bound_.empty());
+    info.verdict = state_ == State::kDial || state_ == State::kRelay ? "allow" : "defer";
+    info.rule = rule_;
+    info.splice = state_ == State::kRelay ? context_.relay.name() : "";
+    info.bytes_up = counters_.bytes_up;
+    info.bytes_down = counters_.bytes_down;
+    info.age = std::chrono::steady_clock::now() - started_;
+    return info;
+}
+
+} // namespace tapgate::proxy

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "proxy/worker.hpp"
+
+#include "base/log.hpp"
+#include "net/async.hpp"
+
+#include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
+
+#include <utility>
+
+#include <pthread.h>
+#include <sys/socket.h>
+
+namespace tapgate::proxy {
+
+namespace asio = boost::asio;
+using asio::ip::tcp;
+
+namespace {
+
+/// After a failed accept (no descriptors left) the next one waits, instead of spinning.
+constexpr std::chrono::milliseconds kAcceptPause{100};
+/// How long a stopping worker waits for its sessions to be reset, in steps.
+constexpr std::chrono::milliseconds kStopStep{10};
+constexpr int kStopSteps = 200;
+
+Result<std::unique_ptr<net::Relay>> make_relay(asio::io_context& context, Splice splice) {
+    if (splice == Splice::kCopy)
+        return net::make_copy_relay(context);
+    auto uring = net::make_uring_relay(context, net::UringSettings{});
+    if (uring || splice == Splice::kUring)
+        return uring;
+    spdlog::warn("io_uring is not usable here, splice falls back to copy: {}", uring.error().message());
+    return net::make_copy_relay(context);
+}
+
+} // namespace
+
+Worker::Worker(const WorkerSettings& settings, KernelState& kernel, EventSink& events, Listeners listeners)
+    : listeners_(std::move(listeners)),
+      forwarder_(
+          context_, listeners_.dns4.get(), listeners_.dns6.get(), kernel, events,
+          [this](unsigned ifindex) {
+              const auto found = guests_by_ifindex_.find(ifindex);
+              return found == guests_by_ifindex_.end() ? nullptr : found->second;
+          },
+          [this] { return host_addresses_; }, settings.dns_timeout),
+      // The acceptors own duplicates, so that `listeners_` stays the owner it says it is.
+      acceptor4_(context_, tcp::v4(), ::dup(listeners_.tcp4.get())),
+      acceptor6_(context_, tcp::v6(), ::dup(listeners_.tcp6.get())), next_session_id_(settings.index + 1),
+      session_id_step_(settings.count) {}
+
+Result<std::unique_ptr<Worker>> Worker::create(const WorkerSettings& settings, KernelState& kernel,
+                                               EventSink& events) {
+    auto listeners = open_listeners();
+    if (!listeners)
+        return fail(listeners.error());
+    std::unique_ptr<Worker> worker(new Worker(settings, kernel, events, std::move(*listeners)));
+    auto relay = make_relay(worker->context_, settings.splice);
+    if (!relay)
+        return fail(relay.error());
+    worker->relay_ = std::move(*relay);
+    Worker* self = worker.get();
+    worker->session_context_ = std::make_unique<SessionContext>(SessionContext{
+        settings.session, kernel, events, *worker->relay_,
+        [self](GuestId id) { return self->find_guest(id); }, [self] { return self->host_addresses_; }});
+    return worker;
+}
+
+Worker::~Worker() {
+    if (!thread_.joinable())
+        return;
+    asio::post(context_, [this] {
+        boost::system::error_code ignored;
+        acceptor4_.close(ignored);
+        acceptor6_.close(ignored);
+        forwarder_.stop();
+        for (const auto& [id, live] : sessions_)
+            live->cancel.emit(asio::cancellation_type::terminal);
+        net::spawn(context_.get_executor(), "stop", stop_when_idle());
+    });
+    thread_.join();
+}
+
+asio::awaitable<void> Worker::stop_when_idle() {
+    for (int step = 0; step < kStopSteps && !sessions_.empty(); ++step) {
+        asio::steady_timer pause(context_, kStopStep);
+        co_await pause.async_wait(net::kAsTuple);
+    }
+    context_.stop();
+}
+
+void Worker::start() {
+    forwarder_.start();
+    net::spawn(context_.get_executor(), "accept (IPv4)", accept(acceptor4_));
+    net::spawn(context_.get_executor(), "accept (IPv6)", accept(acceptor6_));
+    thread_ = std::thread([this] { context_.run(); });
+    ::pthread_setname_np(thread_.native_handle(), "tapgate-worker");
+}
+
+asio::awaitable<void> Worker::accept(tcp::acceptor& acceptor) {
+    for (;;) {
+        auto [error, socket] = co_await acceptor.async_accept(net::kAsTuple);
+        if (!acceptor.is_open())
+            co_return;
+        if (!error) {
+            begin_session(std::move(socket));
+            continue;
+        }
+        if (error == asio::error::connection_aborted)
+            continue;
+        spdlog::error("accept: {}", error.message());
+        asio::steady_timer pause(context_, kAcceptPause);
+        co_await pause.async_wait(net::kAsTuple);
+    }
+}
+
+void Worker::begin_session(tcp::socket socket) {
+    const std::uint64_t id = next_session_id_;
+    next_session_id_ += session_id_step_;
+    auto live = std::make_shared<LiveSession>(*session_context_, std::move(socket), id);
+    sessions_.emplace(id, live);
+    asio::cancellation_slot slot = live->cancel.slot();
+    net::spawn(context_.get_executor(), "session", run_session(std::move(live)), slot);
+}
+
+asio::awaitable<void> Worker::run_session(std::shared_ptr<LiveSession> live) {
+    // A cancelled coroutine may end by an exception: the table is kept true by a destructor.
+    struct Entry {
+        Worker& worker;
+        std::uint64_t id;
+
+        ~Entry() { worker.sessions_.erase(id); }
+    };
+
+    const Entry entry{*this, live->session.id()};
+    co_await live->session.run();
+}
+
+std::shared_ptr<const Guest> Worker::find_guest(GuestId id) const {
+    const auto found = guests_.find(id);
+    return found == guests_.end() ? nullptr : found->second;
+}
+
+template <typename Function>
+auto Worker::call(Function function) -> decltype(function()) {
+    std::packaged_task<decltype(function())()> task(std::move(function));
+    auto result = task.get_future();
+    asio::post(context_, [&task] { task(); });
+    return result.get();
+}
+
+void Worker::put_guest(const Guest& guest) {
+    auto entry = std::make_shared<const Guest>(guest);
+    call([this, entry] {
+        guests_[entry->id] = entry;
+        guests_by_ifindex_[entry->ifindex] = entry;
+    });
+}
+
+void Worker::remove_guest(GuestId id) {
+    call([this, id] {
+        const auto found = guests_.find(id);
+        if (found == guests_.end())
+            return;
+        guests_by_ifindex_.erase(found->second->ifindex);
+        guests_.erase(found);
+        for (const auto& [session_id, live] : sessions_) {
+            if (live->session.guest_id() == id)
+                live->cancel.emit(asio::cancellation_type::terminal);
+        }
+    });
+}
+
+void Worker::set_host_addresses(std::vector<IpAddress> addresses) {
+    auto shared = std::make_shared<const std::vector<IpAddress>>(std::move(addresses));
+    call([this, shared] { host_addresses_ = shared; });
+}
+
+void Worker::set_upstreams(std::vector<Endpoint> upstreams) {
+    call([this, &upstreams] { forwarder_.upstreams().set(upstreams); });
+}
+
+std::vector<FlowInfo> Worker::flows() {
+    return call([this] {
+        std::vector<FlowInfo> flows;
+        for (const auto& [id, live] : sessions_)
+            flows.push_back(live->session.info());
+        return flows;
+    });
+}
+
+std::vector<DnsUpstreams::Status> Worker::upstream_status() {
+    return call([this] { return forwarder_.upstreams().status(DnsUpstreams::Clock::now()); });
+}
+
+} // namespace tapgate::proxy

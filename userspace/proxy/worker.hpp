@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "net/relay.hpp"
+#include "proxy/dns_forwarder.hpp"
+#include "proxy/events.hpp"
+#include "proxy/guest.hpp"
+#include "proxy/kernel_state.hpp"
+#include "proxy/listeners.hpp"
+#include "proxy/session.hpp"
+
+#include <boost/asio/cancellation_signal.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <future>
+#include <memory>
+#include <string_view>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+namespace tapgate::proxy {
+
+enum class Splice : std::uint8_t { kAuto, kUring, kCopy };
+
+struct WorkerSettings {
+    /// Which worker this is, and of how many.
+    unsigned index = 0;
+    unsigned count = 1;
+    SessionSettings session;
+    std::chrono::milliseconds dns_timeout{2000};
+    /// kAuto: uring where the kernel has it, else copy.
+    Splice splice = Splice::kAuto;
+};
+
+/// One thread with its io_context, listeners, DNS forwarder and sessions. Everything it owns is touched by
+/// its own thread only; the functions below the line in this class may be called from any other thread and
+/// return when the worker has done what they ask.
+class Worker {
+  public:
+    /// Opens sockets and relay; the thread does not run yet. `kernel` and `events` outlive the worker.
+    static Result<std::unique_ptr<Worker>> create(const WorkerSettings& settings, KernelState& kernel,
+                                                  EventSink& events);
+    /// Stops and joins the thread; live sessions are reset.
+    ~Worker();
+    Worker(const Worker&) = delete;
+    Worker& operator=(const Worker&) = delete;
+
+    /// To be registered with the datapath before start().
+    [[nodiscard]] const Listeners& listeners() const { return listeners_; }
+
+    [[nodiscard]] std::string_view relay_name() const { return relay_->name(); }
+
+    void start();
+
+    // ---- from other threads, only between start() and destruction ----
+
+    /// Adds the guest, or replaces what is known of it; its live sessions go on under their old verdict.
+    void put_guest(const Guest& guest);
+    /// Forgets the guest and resets its sessions.
+    void remove_guest(GuestId id);
+    void set_host_addresses(std::vector<IpAddress> addresses);
+    void set_upstreams(std::vector<Endpoint> upstreams);
+    [[nodiscard]] std::vector<FlowInfo> flows();
+    [[nodiscard]] std::vector<DnsUpstreams::Status> upstream_status();
+
+  private:
+    struct LiveSession {
+        LiveSession(SessionContext& context, boost::asio::ip::tcp::socket socket, std::uint64_t id)
+            : session(context, std::move(socket), id) {}
+
+        Session session;
+        boost::asio::cancellation_signal cancel;
+    };
+
+    Worker(const WorkerSettings& settings, KernelState& kernel, EventSink& events, Listeners listeners);
+
+    boost::asio::awaitable<void> accept(boost::asio::ip::tcp::acceptor& acceptor);
+    void begin_session(boost::asio::ip::tcp::socket socket);
+    boost::asio::awaitable<void> run_session(std::shared_ptr<LiveSession> live);
+    boost::asio::awaitable<void> stop_when_idle();
+    [[nodiscard]] std::shared_ptr<const Guest> find_guest(GuestId id) const;
+
+    /// Runs `function` on the worker's thread and returns what it returns.
+    template <typename Function>
+    auto call(Function function) -> decltype(function());
+
+    boost::asio::io_context context_{1};
+    Listeners listeners_;
+    std::unique_ptr<net::Relay> relay_;
+    std::shared_ptr<const std::vector<IpAddress>> host_addresses_ =
+        std::make_shared<const std::vector<IpAddress>>();
+    std::unordered_map<GuestId, std::shared_ptr<const Guest>> guests_;
+    std::unordered_map<unsigned, std::shared_ptr<const Guest>> guests_by_ifindex_;
+    DnsForwarder forwarder_;
+    boost::asio::ip::tcp::acceptor acceptor4_;
+    boost::asio::ip::tcp::acceptor acceptor6_;
+    std::unique_ptr<SessionContext> session_context_;
+    std::unordered_map<std::uint64_t, std::shared_ptr<LiveSession>> sessions_;
+    /// Counted up in steps of the number of workers, so that ids are unique among them.
+    std::uint64_t next_session_id_;
+    std::uint64_t session_id_step_;
+    std::thread thread_;
+};
+
+} // namespace tapgate::proxy
