@@ -21,6 +21,12 @@ namespace tapgate::datapath {
 using GuestId = std::uint64_t;
 using MacAddress = std::array<std::uint8_t, 6>;
 
+/// How programs are put on an interface.
+enum class AttachKind : std::uint8_t {
+    kTcx,    ///< tcx links, Linux 6.6 and later
+    kClsact, ///< filters of a clsact qdisc
+};
+
 struct Settings {
     std::string pin_dir = "/sys/fs/bpf/tapgate";
     std::uint32_t mark = 0x7461;
@@ -28,6 +34,8 @@ struct Settings {
     /// Lifetime of a binding is clamp(TTL, min_ttl, max_ttl).
     std::chrono::seconds min_ttl{60};
     std::chrono::seconds max_ttl{86400};
+    /// Empty: tcx if the kernel has it.
+    std::optional<AttachKind> attach;
 };
 
 struct GuestCaps {
@@ -90,24 +98,35 @@ struct DropEvent {
 class Datapath {
   public:
     /// Mounts bpffs at /sys/fs/bpf if `pin_dir` lies there and none is mounted, adopts maps pinned by an
-    /// earlier daemon of the same ABI or creates them, and loads the programs. Nothing is attached. On failure
-    /// nothing that was not there before is left pinned. kPermission: capabilities missing; kUnsupported: the
-    /// kernel lacks something, named in the message; kInvalid: pinned maps of another ABI.
+    /// earlier daemon of the same ABI or creates them, and loads the programs. Nothing is attached. On
+    /// failure nothing that was not there before is left pinned. kPermission: capabilities missing;
+    /// kUnsupported: the kernel lacks something, named in the message; kInvalid: pinned maps of another ABI
+    /// or of another network namespace, or a `pin_dir` that is not on a bpffs; kExists: another process holds
+    /// `pin_dir`.
+    ///
+    /// Guests of an earlier daemon whose interface is gone are forgotten; the others stay confined.
     static Result<std::unique_ptr<Datapath>> open(const Settings& settings);
 
-    /// Detaches every program that is pinned under `pin_dir` and removes the pins. Succeeds if there are none.
+    /// Detaches every program that is pinned under `pin_dir` and removes the pins. Succeeds if there are
+    /// none. kExists: a daemon is running. To be called in the network namespace of the guests.
     static Result<void> cleanup(const std::string& pin_dir);
 
     virtual ~Datapath() = default;
 
     /// Makes the interface a guest: table entry first, then the programs, so that it is never half open. An
-    /// interface whose entry from an earlier daemon says the same keeps its guest id, and with it its
-    /// bindings. On failure nothing is attached. kNotFound: no such interface.
+    /// interface that has our programs already, for a guest with the same addresses, keeps its guest id, and
+    /// with it its bindings and its learned MAC: that is a restart, or a change of gateways, caps or MAC. Any
+    /// other gets a new id and nothing of what its predecessor had. On failure an interface that had our
+    /// programs keeps them, and no other gets any. kNotFound: no such interface;
+    /// kExists: another guest has one of the addresses.
     virtual Result<GuestId> attach_guest(const GuestSpec& spec) = 0;
 
     /// Removes programs, entry and all state of the guest on `ifindex`, also when the interface is gone.
     /// An interface that still exists is open to its host afterwards, like any other interface.
     virtual Result<void> detach_guest(unsigned ifindex) = 0;
+
+    /// True if the interface is a guest now, of this daemon or an earlier one.
+    [[nodiscard]] virtual bool is_guest(unsigned ifindex) const = 0;
 
     /// Makes `fd` the socket to which new flows (TCP) or queries (DNS) of that kind are steered for `worker`,
     /// and marks it as ours. Borrowed: closing the socket withdraws it.
@@ -128,7 +147,8 @@ class Datapath {
     /// The MAC learned or configured for the guest on `ifindex`.
     [[nodiscard]] virtual std::optional<MacAddress> guest_mac(unsigned ifindex) = 0;
 
-    /// Packets dropped since the maps were made, by reason, of one guest's interface if given; zeros left out.
+    /// Packets dropped since the maps were made, by reason, of one guest's interface if given; zeros left
+    /// out.
     [[nodiscard]] virtual std::vector<DropCount> drops(std::optional<unsigned> ifindex) = 0;
     /// Counts a refusal made in userspace (reasons of 100 and above) with those of BPF.
     virtual void count_drop(std::optional<unsigned> ifindex, tg_drop_reason reason) = 0;

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "base/clock.hpp"
+#include "base/ip.hpp"
+#include "tapgate/bpf_abi.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+
+#include <arpa/inet.h>
+
+// Conversions between the types of the ABI and our own.
+namespace tapgate::datapath {
+
+inline tg_address to_abi(const IpAddress& address) {
+    tg_address out{};
+    std::ranges::copy(address.bytes(), out.bytes);
+    return out;
+}
+
+inline IpAddress from_abi(const tg_address& address) {
+    IpAddress::Bytes bytes{};
+    std::ranges::copy(address.bytes, bytes.begin());
+    return IpAddress(bytes);
+}
+
+inline BootClock::time_point from_abi_time(std::uint64_t boot_ns) {
+    return BootClock::time_point(std::chrono::nanoseconds(static_cast<std::int64_t>(boot_ns)));
+}
+
+inline std::uint64_t to_abi_time(BootClock::time_point time) {
+    return static_cast<std::uint64_t>(time.time_since_epoch().count());
+}
+
+} // namespace tapgate::datapath

@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "datapath/datapath.hpp"
+
+#include "base/log.hpp"
+#include "base/unique_fd.hpp"
+#include "datapath/abi.hpp"
+#include "datapath/attach.hpp"
+#include "datapath/bindings.hpp"
+#include "datapath/drop_counters.hpp"
+#include "datapath/events.hpp"
+#include "datapath/guest_table.hpp"
+#include "datapath/in_flight.hpp"
+#include "datapath/libbpf_log.hpp"
+#include "datapath/pin_dir.hpp"
+#include "datapath/programs.hpp"
+#include "datapath/requirements.hpp"
+
+#include <bpf/bpf.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <mutex>
+#include <ranges>
+#include <span>
+
+#include <net/if.h>
+
+namespace tapgate::datapath {
+
+namespace {
+
+// The rodata that carries it is a 32-bit count of seconds; no binding is wanted for longer than a year.
+constexpr std::chrono::seconds kLongestTtl{std::chrono::hours(24 * 365)};
+
+Result<void> check_settings(const Settings& settings) {
+    if (settings.workers == 0 || settings.workers > TG_WORKERS_MAX)
+        return fail(ErrorCode::kInvalid, fmt::format("{} workers: 1 to {} are possible", settings.workers,
+                                                     static_cast<int>(TG_WORKERS_MAX)));
+    if (settings.mark == 0)
+        return fail(ErrorCode::kInvalid, "mark 0 is what every other packet has; choose another");
+    if (settings.min_ttl.count() < 0 || settings.min_ttl > settings.max_ttl ||
+        settings.max_ttl > kLongestTtl || settings.max_ttl.count() == 0)
+        return fail(ErrorCode::kInvalid,
+                    fmt::format("lifetimes of {} to {} s: want 0 <= min <= max <= a year",
+                                settings.min_ttl.count(), settings.max_ttl.count()));
+    return {};
+}
+
+bool interface_exists(unsigned ifindex) {
+    char name[IF_NAMESIZE];
+    return ::if_indextoname(ifindex, name) != nullptr;
+}
+
+MacAddress mac_from_word(std::uint64_t word) {
+    MacAddress mac{};
+    for (std::size_t i = 0; i < mac.size(); ++i)
+        mac[i] = static_cast<std::uint8_t>(word >> (8 * i));
+    return mac;
+}
+
+std::vector<IpAddress> addresses_of(const tg_guest& guest) {
+    std::vector<IpAddress> addresses;
+    for (const tg_address& address : std::span(guest.addresses).first(guest.address_count))
+        addresses.push_back(from_abi(address));
+    std::ranges::sort(addresses);
+    return addresses;
+}
+
+/// The entry that `spec` asks for, without id and slot.
+Result<tg_guest> entry_of(const GuestSpec& spec) {
+    if (spec.addresses.empty() || spec.addresses.size() > TG_GUEST_ADDRESSES)
+        return fail(ErrorCode::kInvalid,
+                    fmt::format("a guest has 1 to {} addresses, not {}", static_cast<int>(TG_GUEST_ADDRESSES),
+                                spec.addresses.size()));
+    if (spec.gateways.size() > TG_GUEST_GATEWAYS)
+        return fail(ErrorCode::kInvalid,
+                    fmt::format("a guest has at most {} gateways, not {}",
+                                static_cast<int>(TG_GUEST_GATEWAYS), spec.gateways.size()));
+    tg_guest entry{};
+    entry.half_open_max = spec.caps.half_open;
+    entry.dns_pending_max = spec.caps.dns_pending;
+    entry.bindings_max = spec.caps.bindings;
+    if (spec.mac)
+        std::ranges::copy(*spec.mac, entry.mac);
+    entry.address_count = static_cast<std::uint8_t>(spec.addresses.size());
+    entry.gateway_count = static_cast<std::uint8_t>(spec.gateways.size());
+    std::ranges::transform(spec.addresses, entry.addresses, to_abi);
+    std::ranges::transform(spec.gateways, entry.gateways, to_abi);
+    return entry;
+}
+
+class KernelDatapath final : public Datapath {
+  public:
+    KernelDatapath(PinDir pins, std::unique_ptr<Programs> programs, AttachKind kind,
+                   std::unique_ptr<GuestTable> guests, std::unique_ptr<Events> events)
+        : pins_(std::move(pins)), programs_(std::move(programs)), guests_(std::move(guests)),
+          events_(std::move(events)),
+          attacher_(pins_.links_path(), kind, programs_->tap_ingress_fd(), programs_->tap_egress_fd()),
+          in_flight_(programs_->maps().pending, programs_->maps().dns_pending, *guests_),
+          bindings_(programs_->maps().bindings, programs_->maps().names, *guests_),
+          drops_(programs_->maps().drops, programs_->maps().guest_drops, programs_->maps().events_lost) {}
+
+    /// The last steps of open(), which cannot fail.
+    void take_over() {
+        for (const unsigned ifindex : guests_->interfaces()) {
+            if (!interface_exists(ifindex))
+                static_cast<void>(detach_guest(ifindex));
+        }
+        pins_.keep();
+    }
+
+    Result<GuestId> attach_guest(const GuestSpec& spec) override {
+        const std::lock_guard lock(mutex_);
+        auto entry = entry_of(spec);
+        if (!entry)
+            return fail(std::move(entry).error());
+        if (!interface_exists(spec.ifindex))
+            return fail(ErrorCode::kNotFound,
+                        fmt::format("there is no interface with index {}", spec.ifindex));
+
+        if (auto distinct = check_distinct(spec); !distinct)
+            return fail(std::move(distinct).error());
+
+        const auto before = guests_->find(spec.ifindex);
+        const bool was_attached = attacher_.is_attached(spec.ifindex);
+        const bool same_guest = before && was_attached && addresses_of(*before) == addresses_of(*entry);
+        if (same_guest) {
+            entry->id = before->id;
+            entry->slot = before->slot;
+        } else {
+            const auto slot = guests_->new_slot();
+            if (!slot)
+                return fail(slot.error());
+            drops_.reset(*slot);
+            entry->id = guests_->new_id();
+            entry->slot = *slot;
+        }
+        if (auto written = guests_->put(spec.ifindex, *entry); !written)
+            return fail(std::move(written).error());
+        if (auto attached = attacher_.attach(spec.ifindex); !attached) {
+            restore(spec.ifindex, was_attached ? before : std::nullopt);
+            return fail(std::move(attached).error());
+        }
+        if (before && !same_guest)
+            forget(before->id);
+        return entry->id;
+    }
+
+    Result<void> detach_guest(unsigned ifindex) override {
+        const std::lock_guard lock(mutex_);
+        const auto entry = guests_->find(ifindex);
+        if (!entry)
+            return fail(ErrorCode::kNotFound, fmt::format("interface {} is not a guest", ifindex));
+        auto detached = attacher_.detach(ifindex);
+        // Even if that failed: a program without an entry drops everything.
+        forget(entry->id);
+        guests_->erase(ifindex);
+        return detached;
+    }
+
+    [[nodiscard]] bool is_guest(unsigned ifindex) const override {
+        return guests_->find(ifindex).has_value();
+    }
+
+    Result<void> set_listener(unsigned worker, tg_listener_kind kind, int fd) override {
+        TAPGATE_ASSERT(worker < TG_WORKERS_MAX && kind < TG_LISTENER_KINDS);
+        tg_owned owned{};
+        owned.kind = kind + 1U;
+        if (::bpf_map_update_elem(programs_->maps().owned_sockets, &fd, &owned, BPF_ANY) != 0)
+            return fail_errno("mark a listener as ours");
+        const std::uint32_t index = worker * TG_LISTENER_KINDS + kind;
+        const auto socket = static_cast<std::uint64_t>(fd);
+        if (::bpf_map_update_elem(programs_->maps().listeners, &index, &socket, BPF_ANY) != 0)
+            return fail_errno("make a socket the target of steering");
+        return {};
+    }
+
+    std::optional<PendingFlow> take_pending(const FlowTuple& flow) override { return in_flight_.take(flow); }
+
+    [[nodiscard]] std::vector<std::string> bound_names(GuestId guest, const IpAddress& address) override {
+        return bindings_.bound_names(guest, address, BootClock::now());
+    }
+
+    [[nodiscard]] std::vector<Binding> bindings(std::optional<GuestId> guest) override {
+        const std::lock_guard lock(mutex_);
+        return bindings_.list(guest, BootClock::now());
+    }
+
+    std::size_t flush_bindings(GuestId guest, std::optional<std::string_view> name) override {
+        const std::lock_guard lock(mutex_);
+        return bindings_.flush(guest, name, BootClock::now());
+    }
+
+    [[nodiscard]] std::optional<MacAddress> guest_mac(unsigned ifindex) override {
+        const auto entry = guests_->find(ifindex);
+        if (!entry)
+            return std::nullopt;
+        MacAddress mac{};
+        std::ranges::copy(entry->mac, mac.begin());
+        if (mac == MacAddress{})
+            mac = mac_from_word(guests_->learned_mac(entry->slot));
+        return mac == MacAddress{} ? std::nullopt : std::optional(mac);
+    }
+
+    [[nodiscard]] std::vector<DropCount> drops(std::optional<unsigned> ifindex) override {
+        if (!ifindex)
+            return drops_.read(std::nullopt);
+        const auto entry = guests_->find(*ifindex);
+        return entry ? drops_.read(entry->slot) : std::vector<DropCount>();
+    }
+
+    void count_drop(std::optional<unsigned> ifindex, tg_drop_reason reason) override {
+        const auto entry = ifindex ? guests_->find(*ifindex) : std::nullopt;
+        drops_.count(entry ? std::optional(entry->slot) : std::nullopt, reason);
+    }
+
+    [[nodiscard]] int event_fd() const override { return events_->fd(); }
+
+    void read_events(const std::function<void(const DropEvent&)>& sink) override { events_->read(sink); }
+
+    [[nodiscard]] std::uint64_t events_lost() const override { return drops_.events_lost(); }
+
+    void sweep() override {
+        const std::lock_guard lock(mutex_);
+        const BootClock::time_point now = BootClock::now();
+        in_flight_.sweep(now);
+        bindings_.sweep(now);
+    }
+
+    [[nodiscard]] std::string_view attach_kind() const override {
+        return attacher_.kind() == AttachKind::kTcx ? "tcx" : "clsact";
+    }
+
+  private:
+    /// Flows are told apart by address, so no two guests may share one.
+    [[nodiscard]] Result<void> check_distinct(const GuestSpec& spec) const {
+        for (const unsigned ifindex : guests_->interfaces()) {
+            const auto other = guests_->find(ifindex);
+            if (ifindex == spec.ifindex || !other)
+                continue;
+            for (const IpAddress& address : addresses_of(*other)) {
+                if (std::ranges::find(spec.addresses, address) != spec.addresses.end())
+                    return fail(ErrorCode::kExists,
+                                fmt::format("{} is an address of the guest on interface index {} already",
+                                            address.to_string(), ifindex));
+            }
+        }
+        return {};
+    }
+
+    void forget(GuestId guest) {
+        in_flight_.forget(guest);
+        bindings_.forget(guest);
+    }
+
+    /// After a failed attach: the entry as it was, if programs that use it are still attached.
+    void restore(unsigned ifindex, const std::optional<tg_guest>& before) {
+        if (before && guests_->put(ifindex, *before))
+            return;
+        if (const auto entry = guests_->find(ifindex)) {
+            forget(entry->id);
+            guests_->erase(ifindex);
+        }
+    }
+
+    // Destroyed in reverse: the lock on the pin directory goes last.
+    PinDir pins_;
+    std::unique_ptr<Programs> programs_;
+    std::unique_ptr<GuestTable> guests_;
+    std::unique_ptr<Events> events_;
+    Attacher attacher_;
+    InFlight in_flight_;
+    Bindings bindings_;
+    DropCounters drops_;
+    std::mutex mutex_; // attaching, sweeping and the rare walks, one at a time
+};
+
+} // namespace
+
+Result<std::unique_ptr<Datapath>> Datapath::open(const Settings& settings) {
+    if (auto checked = check_settings(settings); !checked)
+        return fail(std::move(checked).error());
+    if (auto capable = check_capabilities(); !capable)
+        return fail(std::move(capable).error());
+    auto pins = PinDir::open(settings.pin_dir);
+    if (!pins)
+        return fail(std::move(pins).error());
+    auto programs = Programs::load(settings, *pins);
+    if (!programs)
+        return fail(std::move(programs).error());
+    const AttachKind kind = settings.attach.value_or(has_tcx() ? AttachKind::kTcx : AttachKind::kClsact);
+    const MapFds& maps = (*programs)->maps();
+    auto guests = GuestTable::open(maps.guests, maps.guest_state);
+    if (!guests)
+        return fail(std::move(guests).error());
+    auto events = Events::open(maps.events);
+    if (!events)
+        return fail(std::move(events).error());
+    auto datapath = std::make_unique<KernelDatapath>(std::move(*pins), std::move(*programs), kind,
+                                                     std::move(*guests), std::move(*events));
+    datapath->take_over();
+    return datapath;
+}
+
+Result<void> Datapath::cleanup(const std::string& pin_dir) {
+    if (auto capable = check_capabilities(); !capable)
+        return fail(std::move(capable).error());
+    auto pins = PinDir::open_existing(pin_dir);
+    if (!pins)
+        return fail(std::move(pins).error());
+    if (!*pins)
+        return {};
+    std::vector<unsigned> interfaces = Attacher::linked_interfaces((*pins)->links_path());
+    if (const UniqueFd guests(::bpf_obj_get((*pins)->map_path("guests").c_str())); guests) {
+        // Only the keys: the values of another ABI may be of any size.
+        std::uint32_t ifindex = 0;
+        for (const void* previous = nullptr; ::bpf_map_get_next_key(guests.get(), previous, &ifindex) == 0;
+             previous = &ifindex)
+            interfaces.push_back(ifindex);
+    }
+    const LibbpfCapture quiet;
+    for (const unsigned ifindex : interfaces) {
+        if (auto detached = Attacher::detach((*pins)->links_path(), ifindex); !detached)
+            return detached;
+    }
+    return (*pins)->remove_all();
+}
+
+} // namespace tapgate::datapath

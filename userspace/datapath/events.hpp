@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "base/result.hpp"
+#include "datapath/datapath.hpp"
+
+#include <functional>
+#include <memory>
+
+struct ring_buffer;
+
+namespace tapgate::datapath {
+
+/// The consumer of the ring buffer `events`. One thread.
+class Events {
+  public:
+    using Sink = std::function<void(const DropEvent&)>;
+
+    static Result<std::unique_ptr<Events>> open(int events_fd);
+
+    Events(const Events&) = delete;
+    Events& operator=(const Events&) = delete;
+    ~Events();
+
+    /// Polls readable while events wait.
+    [[nodiscard]] int fd() const;
+    /// Hands on what waits, at most a fixed number of events a call; what is left keeps fd() readable.
+    /// Records that are too short or of an unknown type are skipped.
+    void read(const Sink& sink);
+
+  private:
+    Events() = default;
+    static int on_record(void* context, void* data, std::size_t size);
+
+    ::ring_buffer* ring_ = nullptr;
+    const Sink* sink_ = nullptr; // during read()
+    unsigned seen_ = 0;
+};
+
+} // namespace tapgate::datapath

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "base/result.hpp"
+#include "datapath/datapath.hpp"
+#include "datapath/pin_dir.hpp"
+
+#include <memory>
+
+struct tapgate_skeleton; // the skeleton
+
+namespace tapgate::datapath {
+
+/// Descriptors of the maps of the ABI; owned by the Programs they come from.
+struct MapFds {
+    int guests = -1;
+    int guest_state = -1;
+    int pending = -1;
+    int dns_pending = -1;
+    int names = -1;
+    int bindings = -1;
+    int listeners = -1;
+    int owned_sockets = -1;
+    int drops = -1;
+    int guest_drops = -1;
+    int events = -1;
+    int events_lost = -1;
+    int hash_key = -1;
+};
+
+/// The programs in the kernel and their maps.
+class Programs {
+  public:
+    /// Adopts the maps pinned in `pins`, or creates and pins them, and loads the programs. kInvalid: the
+    /// pinned maps are of another ABI or another network namespace. On failure `pins` may hold new pins,
+    /// which its destructor removes.
+    static Result<std::unique_ptr<Programs>> load(const Settings& settings, const PinDir& pins);
+
+    Programs(const Programs&) = delete;
+    Programs& operator=(const Programs&) = delete;
+    ~Programs();
+
+    [[nodiscard]] const MapFds& maps() const { return maps_; }
+
+    [[nodiscard]] int tap_ingress_fd() const;
+    [[nodiscard]] int tap_egress_fd() const;
+
+  private:
+    Programs() = default;
+    Result<void> load_object(const Settings& settings, const PinDir& pins);
+
+    ::tapgate_skeleton* skeleton_ = nullptr;
+    MapFds maps_;
+};
+
+} // namespace tapgate::datapath
