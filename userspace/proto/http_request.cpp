@@ -2,6 +2,7 @@
 #include "proto/http_request.hpp"
 
 #include "base/ip.hpp"
+#include "base/result.hpp"
 #include "proto/ascii.hpp"
 #include "proto/host_name.hpp"
 
@@ -134,6 +135,7 @@ PeekStatus HttpRequestParser::finish(PeekStatus status, std::string_view reason)
 PeekStatus HttpRequestParser::update(ByteView prefix) {
     if (status_ != PeekStatus::kNeedMore)
         return status_;
+    TAPGATE_ASSERT(prefix.size() >= scanned_);
     const ByteView visible = prefix.first(std::min(prefix.size(), cap_));
     // The bytes as text; char and uint8_t may alias.
     const std::string_view text(reinterpret_cast<const char*>(visible.data()), visible.size());

@@ -50,8 +50,8 @@ class HttpRequestParser {
     /// `cap` counts stream bytes; the head must end within it.
     explicit HttpRequestParser(std::size_t cap = kDefaultPeekCap) : cap_(cap) {}
 
-    /// Judges `prefix`, which must begin with the bytes given before. Once the result is not kNeedMore it
-    /// stays what it is, whatever is given.
+    /// Judges `prefix`, which must begin with the bytes given before; a shorter one is a bug that ends the
+    /// process. Once the result is not kNeedMore it stays what it is, whatever is given.
     PeekStatus update(ByteView prefix);
 
     [[nodiscard]] PeekStatus status() const { return status_; }

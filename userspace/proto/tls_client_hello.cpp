@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "proto/tls_client_hello.hpp"
 
+#include "base/result.hpp"
 #include "proto/host_name.hpp"
 
 #include <algorithm>
@@ -148,6 +149,7 @@ PeekStatus TlsClientHelloParser::finish(PeekStatus status, std::string_view reas
 PeekStatus TlsClientHelloParser::update(ByteView prefix) {
     if (status_ != PeekStatus::kNeedMore)
         return status_;
+    TAPGATE_ASSERT(prefix.size() >= consumed_);
     if (consumed_ == 0 && read_first_bytes(prefix) != PeekStatus::kNeedMore)
         return status_;
 

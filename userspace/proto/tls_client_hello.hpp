@@ -41,8 +41,8 @@ class TlsClientHelloParser {
     /// `cap` counts stream bytes, record headers included; the hello must end within it.
     explicit TlsClientHelloParser(std::size_t cap = kDefaultPeekCap) : cap_(cap) {}
 
-    /// Judges `prefix`, which must begin with the bytes given before. Once the result is not kNeedMore it
-    /// stays what it is, whatever is given.
+    /// Judges `prefix`, which must begin with the bytes given before; a shorter one is a bug that ends the
+    /// process. Once the result is not kNeedMore it stays what it is, whatever is given.
     PeekStatus update(ByteView prefix);
 
     [[nodiscard]] PeekStatus status() const { return status_; }
