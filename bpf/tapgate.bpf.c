@@ -4,7 +4,6 @@
  * else there is, is dropped and counted. README.md has the theory of operation.
  */
 #include <linux/bpf.h>
-#include <linux/icmpv6.h>
 #include <linux/pkt_cls.h>
 #include <bpf/bpf_helpers.h>
 
@@ -32,13 +31,10 @@ static __always_inline bool is_multicast_v4(const struct tg_address *address)
 	return (first & 0xf0) == 0xe0 || address_v4(address) == 0xffffffff;
 }
 
-/* ::/96 (unspecified, loopback, v4-compatible) and ::ffff:0:0/96 (v4-mapped): none belongs on a wire, and the
- * second would be a second spelling of an IPv4 address. */
+/* ::/96: unspecified, loopback and v4-compatible addresses. */
 static __always_inline bool is_bad_destination_v6(const struct tg_address *address)
 {
-	__u32 third = bpf_ntohl(((const __be32 *)address->bytes)[2]);
-
-	return !address_word(address, 0) && (third == 0 || third == 0xffff);
+	return !address_word(address, 0) && !((const __be32 *)address->bytes)[2];
 }
 
 static __always_inline verdict_t check_source(const struct guest_context *context,

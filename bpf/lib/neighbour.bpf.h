@@ -154,7 +154,7 @@ static __always_inline verdict_t check_nd(struct __sk_buff *skb, const struct gu
 
 	if (packet->l4_length < sizeof(nd) || bpf_skb_load_bytes(skb, packet->l4_offset, &nd, sizeof(nd)))
 		return TG_DROP_ND;
-	if (packet->hop_limit != ND_HOP_LIMIT || nd.code ||
+	if (packet->hop_limit != ND_HOP_LIMIT || nd.code || address_mapped(&nd.target) ||
 	    packet->l4_offset != ETH_HLEN + sizeof(struct ipv6hdr))
 		return TG_DROP_ND;
 	link_local_of_mac(&link_local, packet->source_mac);

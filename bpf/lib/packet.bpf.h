@@ -80,6 +80,12 @@ static __always_inline bool address_unspecified(const struct tg_address *address
 	return !address_word(address, 0) && !address_word(address, 1);
 }
 
+/* ::ffff:0:0/96: on an IPv6 wire it would be a second spelling of an IPv4 address. */
+static __always_inline bool address_mapped(const struct tg_address *address)
+{
+	return !address_word(address, 0) && ((const __be32 *)address->bytes)[2] == bpf_htonl(0xffff);
+}
+
 static __always_inline bool address_link_local(const struct tg_address *address)
 {
 	return address->bytes[0] == 0xfe && (address->bytes[1] & 0xc0) == 0x80;
@@ -195,6 +201,10 @@ static __always_inline verdict_t parse_ipv6(struct __sk_buff *skb, struct packet
 		return TG_DROP_IP_HEADER;
 	if (length > skb->len - ETH_HLEN - sizeof(ip))
 		return TG_DROP_TRUNCATED;
+	if (address_mapped((const struct tg_address *)&ip.saddr))
+		return TG_DROP_SOURCE_ADDRESS;
+	if (address_mapped((const struct tg_address *)&ip.daddr))
+		return TG_DROP_IP_HEADER;
 	packet->l4_offset = ETH_HLEN + sizeof(ip);
 	packet->l4_length = length;
 	return skip_extension_headers(skb, packet);
