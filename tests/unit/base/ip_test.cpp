@@ -26,7 +26,8 @@ std::string prefix_error(std::string_view text) {
 TEST(IpAddress, a_v4_mapped_address_is_its_ipv4_address) {
     EXPECT_EQ(address("::ffff:192.0.2.1"), address("192.0.2.1"));
     EXPECT_EQ(address("::ffff:c000:201"), address("192.0.2.1"));
-    EXPECT_EQ(std::hash<IpAddress>{}(address("::ffff:192.0.2.1")), std::hash<IpAddress>{}(address("192.0.2.1")));
+    EXPECT_EQ(std::hash<IpAddress>{}(address("::ffff:192.0.2.1")),
+              std::hash<IpAddress>{}(address("192.0.2.1")));
     EXPECT_EQ(address("::ffff:192.0.2.1").to_string(), "192.0.2.1");
 }
 
@@ -48,8 +49,8 @@ TEST(IpAddress, text_is_canonical) {
 
 TEST(IpAddress, text_that_is_not_exactly_one_address_is_refused) {
     for (const std::string_view text :
-         {"", " 192.0.2.1", "192.0.2.1 ", "192.0.2", "192.0.2.256", "0xc0.0.2.1", "192.0.2.01.1", "[2001:db8::1]",
-          "2001:db8::1%eth0", "2001:db8::1/64", "2001:db8:::1", "example.com", "1"})
+         {"", " 192.0.2.1", "192.0.2.1 ", "192.0.2", "192.0.2.256", "0xc0.0.2.1", "192.0.2.01.1",
+          "[2001:db8::1]", "2001:db8::1%eth0", "2001:db8::1/64", "2001:db8:::1", "example.com", "1"})
         EXPECT_FALSE(IpAddress::parse(text).has_value()) << text;
     EXPECT_FALSE(IpAddress::parse(std::string_view("192.0.2.1\0", 10)).has_value());
     EXPECT_FALSE(IpAddress::parse(std::string(1000, '1')).has_value());
@@ -86,7 +87,8 @@ TEST(IpPrefix, a_block_contains_blocks_inside_it) {
 
 TEST(IpPrefix, host_bits_are_an_error_that_names_the_network) {
     EXPECT_EQ(prefix_error("10.1.2.3/8"), "10.1.2.3/8 has host bits set; the network is 10.0.0.0/8");
-    EXPECT_EQ(prefix_error("2001:db8::1/32"), "2001:db8::1/32 has host bits set; the network is 2001:db8::/32");
+    EXPECT_EQ(prefix_error("2001:db8::1/32"),
+              "2001:db8::1/32 has host bits set; the network is 2001:db8::/32");
 }
 
 TEST(IpPrefix, bad_lengths_and_addresses_say_what_would_be_right) {

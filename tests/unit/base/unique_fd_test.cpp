@@ -21,7 +21,9 @@ bool is_open(int fd) {
 TEST(UniqueFd, closes_what_it_owns) {
     const int fd = open_one();
     ASSERT_GE(fd, 0);
-    { const UniqueFd owner(fd); }
+    {
+        const UniqueFd owner(fd);
+    }
     EXPECT_FALSE(is_open(fd));
 }
 

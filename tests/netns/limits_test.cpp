@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "harness/wait.hpp"
+#include "netns/world.hpp"
+
+#include <fmt/format.h>
+
+// Every quantity a guest controls has a cap and a counter, and one guest at its caps does not slow another
+// (I8).
+namespace tapgate::test {
+namespace {
+
+constexpr unsigned kServer = 10;
+constexpr std::uint16_t kPort = 7000;
+constexpr unsigned kSessions = 4;
+constexpr unsigned kHalfOpen = 8;
+constexpr unsigned kBindings = 6;
+constexpr unsigned kQueries = 20;
+
+class Limits : public WorldTest<Limits> {
+  public:
+    static std::unique_ptr<World> make_world() {
+        DaemonConfig config;
+        config.policy = policy_text({"allow@dns", "allow@public:tcp:7000"});
+        config.limits = fmt::format("sessions = {}\nhalf_open = {}\nbindings = {}\ndns_qps = {}", kSessions,
+                                    kHalfOpen, kBindings, kQueries);
+        config.guests.push_back({"vm1", "tap1", Topology::guest_addresses(1)});
+        std::vector<std::string> zone;
+        for (unsigned i = 0; i < 2 * kBindings; ++i)
+            zone.push_back(dual_stack(fmt::format("n{}.cap.test", i), 100 + i));
+        return std::make_unique<World>(config, zone, 2);
+    }
+
+  protected:
+    TcpServer server_{world().topology.internet(), server(kServer, kPort), echo};
+
+    /// The other guest resolves and connects as if nothing were going on.
+    static void expect_other_guest_unharmed() {
+        const NetNs& other = world().topology.guest(1).ns;
+        const Endpoint gateway{
+            IpAddress::parse(family().name == "IPv4" ? "192.0.2.17" : "2001:db8:1:1::1").value(), 53};
+        const auto reply = ask(other, gateway, "n0.cap.test", family().record, kPatience);
+        EXPECT_TRUE(reply && reply->rcode == kNoError);
+        auto stream = TcpStream::connect(other, server(kServer, kPort));
+        ASSERT_TRUE(stream.has_value());
+        stream->send("ping");
+        EXPECT_EQ(stream->receive(4).bytes, "ping");
+    }
+};
+
+TEST_P(Limits, sessions_over_the_cap_are_reset_and_room_is_given_back) {
+    const auto session_works = [] {
+        auto stream = TcpStream::connect(guest(), server(kServer, kPort));
+        return stream && stream->send("ping") == 0 && stream->receive(4).bytes == "ping";
+    };
+    EXPECT_TRUE(wait_until([] { return world().daemon.flows().empty(); }));
+    const std::uint64_t before = world().daemon.drops("session-cap");
+    {
+        std::vector<TcpStream> held;
+        for (unsigned i = 0; i < kSessions; ++i) {
+            auto stream = TcpStream::connect(guest(), server(kServer, kPort));
+            ASSERT_TRUE(stream.has_value());
+            stream->send("ping");
+            EXPECT_EQ(stream->receive(4).bytes, "ping");
+            held.push_back(std::move(*stream));
+        }
+        EXPECT_PRED1(was_reset, exchange(guest(), server(kServer, kPort), "ping"));
+        EXPECT_EQ(world().daemon.drops("session-cap"), before + 1);
+        expect_other_guest_unharmed();
+    }
+    EXPECT_TRUE(wait_until(session_works));
+}
+
+TEST_P(Limits, half_open_connections_are_capped) {
+    const PacketTap wire(guest(), "eth0");
+    const std::uint64_t before = world().daemon.drops("half-open-cap");
+    // SYNs whose handshake never completes: the guest's kernel answers the SYN+ACK with RST unless the source
+    // port is one of its own, so the addresses are its own and the ACK is withheld by a firewall.
+    must_run({"nft", "add table inet mute; add chain inet mute out { type filter hook output priority 0; }; "
+                     "add rule inet mute out tcp flags & rst == rst drop"},
+             &guest());
+    for (std::uint16_t i = 0; i < 4 * kHalfOpen; ++i) {
+        const Endpoint from{family().guest, static_cast<std::uint16_t>(20000 + i)};
+        const Endpoint to = server(kServer, kPort);
+        wire.send(
+            frame({2, 0, 0, 0, 1, 1}, {2, 0, 0, 0, 0, 2},
+                  ip_packet(from.address, to.address, kProtocolTcp, tcp_segment(from, to, kTcpSyn, i, 0))));
+    }
+    EXPECT_GE(world().daemon.drops("half-open-cap"), before + 4 * kHalfOpen - 2 * kHalfOpen);
+    expect_other_guest_unharmed();
+    must_run({"nft", "delete table inet mute"}, &guest());
+}
+
+TEST_P(Limits, bindings_are_capped_and_an_answer_that_cannot_be_recorded_is_not_delivered) {
+    unsigned delivered = 0;
+    for (unsigned i = 0; i < 2 * kBindings; ++i) {
+        const auto reply = ask(guest(), {family().gateway, 53}, fmt::format("n{}.cap.test", i),
+                               family().record, std::chrono::milliseconds(500));
+        delivered += reply && !reply->addresses.empty() ? 1 : 0;
+    }
+    EXPECT_EQ(delivered, kBindings);
+    EXPECT_EQ(world().daemon.guest().at("bindings").to_number<unsigned>(), kBindings);
+    EXPECT_GE(world().daemon.drops("dns-binding-cap"), kBindings);
+    expect_other_guest_unharmed();
+    world().daemon.ask({"dns", "flush", "--guest", "vm0"});
+    EXPECT_EQ(world().daemon.guest().at("bindings").to_number<unsigned>(), 0U);
+    EXPECT_EQ(resolve(world(), family(), "n0.cap.test").size(), 1U);
+}
+
+TEST_P(Limits, dns_queries_per_second_are_capped) {
+    const UdpSocket socket(guest(), {family().guest, 0});
+    const std::uint64_t before = world().daemon.drops("dns-rate");
+    for (std::uint16_t id = 0; id < 10 * kQueries; ++id)
+        socket.send({family().gateway, 53}, make_query(id, "n0.cap.test", family().record));
+    // The burst may cross the border of a second, so that the allowance counts twice.
+    EXPECT_TRUE(wait_until([&] { return world().daemon.drops("dns-rate") >= before + 8 * kQueries; }))
+        << world().daemon.drops("dns-rate") - before;
+    expect_other_guest_unharmed();
+    EXPECT_TRUE(wait_until([] {
+        const auto reply = ask(guest(), {family().gateway, 53}, "n0.cap.test", family().record,
+                               std::chrono::milliseconds(500));
+        return reply && reply->rcode == kNoError;
+    }));
+}
+
+INSTANTIATE_TEST_SUITE_P(Family, Limits, families(), family_name);
+
+} // namespace
+} // namespace tapgate::test

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "netns/world.hpp"
+
+#include <algorithm>
+
+// The main job with the programs people use: curl in the guest, nginx with TLS in the internet.
+namespace tapgate::test {
+namespace {
+
+// curl's exit codes (man curl, EXIT CODES).
+constexpr ExitCode kCouldNotResolve = 6;
+constexpr ExitCode kCouldNotConnect = 7;
+constexpr ExitCode kTlsHandshakeFailed = 35;
+constexpr ExitCode kReceiveFailed = 56;
+
+constexpr unsigned kSite = 10;
+constexpr unsigned kOther = 11;
+
+class Web : public WorldTest<Web> {
+  public:
+    static std::unique_ptr<World> make_world() {
+        DaemonConfig config;
+        config.policy = allow_one();
+        return std::make_unique<World>(
+            config, std::vector<std::string>{
+                        dual_stack("www.allowed.test", kSite), dual_stack("cdn.allowed.test", kSite),
+                        dual_stack("www.denied.test", kSite), dual_stack("www.elsewhere.test", kOther)});
+    }
+
+  protected:
+    static std::string allow_one() {
+        return policy_text({"allow@www.allowed.test:tcp:80,443", "allow@cdn.allowed.test:tcp:443"});
+    }
+
+    Completed curl(std::vector<std::string> arguments) {
+        std::vector<std::string> argv = {"curl",
+                                         "-sS",
+                                         "--max-time",
+                                         "15",
+                                         "--cacert",
+                                         web_.ca_file(),
+                                         family().name == "IPv4" ? "-4" : "-6"};
+        argv.insert(argv.end(), arguments.begin(), arguments.end());
+        return run_program(argv, &guest());
+    }
+
+    /// curl for `name`, but to the `number`th address whatever DNS says.
+    Completed curl_at(const std::string& name, unsigned number) {
+        return curl({"--connect-to", "::" + server(number, 443).to_string(), "https://" + name + "/"});
+    }
+
+    WebServer web_{world().topology.internet(),
+                   {kSite, kOther},
+                   {"www.allowed.test", "cdn.allowed.test", "www.denied.test", "www.elsewhere.test"}};
+};
+
+TEST_P(Web, an_allowed_name_works) {
+    const Completed got = curl({"https://www.allowed.test/"});
+    EXPECT_EQ(got.exit_code, 0) << got.err;
+    EXPECT_EQ(got.out, "served www.allowed.test\n");
+}
+
+TEST_P(Web, an_allowed_name_works_over_plain_http) {
+    const Completed got = curl({"http://www.allowed.test/"});
+    EXPECT_EQ(got.exit_code, 0) << got.err;
+    EXPECT_EQ(got.out, "served www.allowed.test\n");
+}
+
+TEST_P(Web, a_denied_name_fails_at_dns) {
+    EXPECT_EQ(curl({"https://www.denied.test/"}).exit_code, kCouldNotResolve);
+}
+
+TEST_P(Web, another_sni_at_an_allowed_address_is_refused_with_an_alert) {
+    EXPECT_EQ(curl({"https://www.allowed.test/"}).exit_code, 0);
+    const Completed got = curl_at("www.denied.test", kSite);
+    EXPECT_EQ(got.exit_code, kTlsHandshakeFailed);
+    EXPECT_NE(got.err.find("access denied"), std::string::npos) << got.err;
+}
+
+TEST_P(Web, an_address_that_was_never_resolved_is_refused) {
+    const ExitCode code = curl_at("www.allowed.test", kOther).exit_code;
+    EXPECT_TRUE(code == kCouldNotConnect || code == kTlsHandshakeFailed || code == kReceiveFailed) << code;
+}
+
+TEST_P(Web, a_policy_swap_turns_verdicts_around_for_new_connections) {
+    EXPECT_EQ(curl({"https://www.allowed.test/"}).exit_code, 0);
+    world().daemon.load_policy(policy_text({"allow@www.denied.test:tcp:443"}));
+    EXPECT_EQ(curl({"https://www.denied.test/"}).out, "served www.denied.test\n");
+    EXPECT_EQ(curl({"https://www.allowed.test/"}).exit_code, kCouldNotResolve);
+    EXPECT_EQ(curl_at("www.allowed.test", kSite).exit_code, kTlsHandshakeFailed);
+    world().daemon.load_policy(allow_one());
+    EXPECT_EQ(curl({"https://www.allowed.test/"}).exit_code, 0);
+}
+
+TEST_P(Web, a_denial_over_http_can_be_read) {
+    EXPECT_EQ(curl({"http://www.allowed.test/"}).exit_code, 0);
+    const Completed got =
+        curl({"-w", "%{http_code}", "-H", "Host: www.denied.test", "http://www.allowed.test/"});
+    EXPECT_TRUE(got.out.ends_with("403")) << got.out << got.err;
+    EXPECT_NE(got.out.find("www.denied.test"), std::string::npos) << got.out;
+}
+
+INSTANTIATE_TEST_SUITE_P(Family, Web, families(), family_name);
+
+} // namespace
+} // namespace tapgate::test
