@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/commands.hpp"
+#include "cli/grammar.hpp"
+
+namespace tapgate::cli {
+
+const std::vector<Command>& commands() {
+    static const Option kGuestFilter{"--guest", "GUEST", "only this guest's"};
+    static const std::vector<Command> table = {
+        {"status", "show", "Show the daemon's state and what was dropped", {}, {}, status_show},
+
+        {"guest", "show", "List the guests, or show one in full", {{"NAME", false}}, {}, guest_show},
+        {"guest",
+         "add",
+         "Declare a guest until the daemon stops",
+         {{"NAME"}},
+         {{"--interface", "IF", "its interface, or a glob such as 'tap*' (NAME then contains %i)", true},
+          {"--address", "ADDRESS", "an address the guest may use as its own", true, true},
+          {"--gateway", "ADDRESS", "the host's address there (default: the interface's)", false, true},
+          {"--mac", "MAC", "its MAC address (default: learned)"},
+          {"--policy", "POLICY", "the policy that judges its connections", true}},
+         guest_add},
+        {"guest", "del", "Forget a guest and cut it off", {{"NAME"}}, {}, guest_del},
+
+        {"policy",
+         "show",
+         "List the loaded policies, or show one with its rules",
+         {{"NAME", false}},
+         {},
+         policy_show},
+        {"policy",
+         "load",
+         "Check a policy file and swap it in for new flows",
+         {{"NAME"}, {"FILE"}},
+         {{"--dry-run", "", "check only; change nothing"}},
+         policy_load},
+        {"policy", "check", "Check a policy file, without the daemon", {{"FILE"}}, {}, policy_check},
+        {"policy",
+         "explain",
+         "Walk a policy's rules for one connection or name and say why",
+         {{"FILE|NAME"}},
+         {{"--dst", "ADDRESS:PORT", "the destination of a connection"},
+          {"--proto", "PROTOCOL", "tcp (default), udp, icmpv4 or icmpv6; for --query udp (default) or tcp"},
+          {"--sni", "NAME", "the server name in its TLS hello"},
+          {"--host", "NAME", "the Host of its HTTP request"},
+          {"--kind", "KIND", "its first flight: tls, tls-no-sni, tls-bad, http or plain"},
+          {"--bind", "NAME=ADDRESS", "a binding the guest holds", false, true},
+          {"--guest", "GUEST", "use this guest's live bindings and gateways"},
+          {"--query", "NAME", "a DNS question instead of a connection"}},
+         policy_explain},
+        {"policy",
+         "test",
+         "Run a file of cases against the decision function, without the daemon",
+         {{"CASES.jsonl"}},
+         {{"--engine", "ENGINE", "user (default): the decision function in userspace"}},
+         policy_test},
+
+        {"flow", "show", "List the live sessions", {}, {kGuestFilter}, flow_show},
+
+        {"dns",
+         "show",
+         "List the bindings of names to addresses",
+         {},
+         {kGuestFilter, {"--name", "NAME", "only this name's"}},
+         dns_show},
+        {"dns",
+         "flush",
+         "Forget bindings of a guest",
+         {},
+         {{"--guest", "GUEST", "the guest", true}, {"--name", "NAME", "only this name's"}},
+         dns_flush},
+
+        {"event", "monitor", "Print events as they happen", {}, {kGuestFilter}, event_monitor},
+    };
+    return table;
+}
+
+} // namespace tapgate::cli

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "cli/console.hpp"
+#include "cli/grammar.hpp"
+
+// What the commands of the table do. Each returns the exit code.
+namespace tapgate::cli {
+
+// Asked of the daemon (daemon_commands.cpp).
+int status_show(Console& console, const Arguments& arguments);
+int guest_show(Console& console, const Arguments& arguments);
+int guest_add(Console& console, const Arguments& arguments);
+int guest_del(Console& console, const Arguments& arguments);
+int policy_show(Console& console, const Arguments& arguments);
+int policy_load(Console& console, const Arguments& arguments);
+int flow_show(Console& console, const Arguments& arguments);
+int dns_show(Console& console, const Arguments& arguments);
+int dns_flush(Console& console, const Arguments& arguments);
+int event_monitor(Console& console, const Arguments& arguments);
+
+// Worked out here, with the policy library (policy_commands.cpp, explain_command.cpp). `policy explain` asks
+// the daemon for a policy it has loaded, and for the bindings of a guest.
+int policy_check(Console& console, const Arguments& arguments);
+int policy_test(Console& console, const Arguments& arguments);
+int policy_explain(Console& console, const Arguments& arguments);
+
+} // namespace tapgate::cli

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/commands.hpp"
+#include "cli/files.hpp"
+#include "cli/render.hpp"
+#include "cli/reply.hpp"
+#include "control/client.hpp"
+#include "control/protocol.hpp"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <functional>
+
+// Each command: arguments to JSON, one call, and the reply as it came (JSON) or rendered (text).
+namespace tapgate::cli {
+
+namespace json = boost::json;
+
+namespace {
+
+using Render = std::function<std::string(const json::object& reply)>;
+
+int ask(Console& console, std::string_view command, const json::object& args, const Render& render) {
+    auto client = control::Client::connect(console.socket);
+    if (!client)
+        return console.failed(client.error());
+    const auto reply = client->call(command, args);
+    if (!reply)
+        return console.failed(reply.error());
+    if (console.json())
+        console.print(*reply);
+    else
+        console.print(render(*reply));
+    return kExitOk;
+}
+
+/// Adds the argument's value under `key` if it was given.
+void pass(const Arguments& arguments, std::string_view name, std::string_view key, json::object& args) {
+    if (arguments.has(name))
+        args[{key.data(), key.size()}] = arguments.get(name);
+}
+
+json::array strings(const std::vector<std::string>& texts) {
+    return json::array(texts.begin(), texts.end());
+}
+
+} // namespace
+
+int status_show(Console& console, const Arguments&) {
+    return ask(console, "status show", {}, render_status);
+}
+
+int guest_show(Console& console, const Arguments& arguments) {
+    json::object args;
+    pass(arguments, "NAME", "name", args);
+    const bool one = arguments.has("NAME");
+    return ask(console, "guest show", args, [one](const json::object& reply) {
+        const json::array& guests = list(reply, "guests");
+        return one && guests.size() == 1 ? render_guest(as_object(guests.front())) : render_guests(reply);
+    });
+}
+
+int guest_add(Console& console, const Arguments& arguments) {
+    json::object args;
+    pass(arguments, "NAME", "name", args);
+    pass(arguments, "--interface", "interface", args);
+    args["addresses"] = strings(arguments.all("--address"));
+    args["gateways"] = strings(arguments.all("--gateway"));
+    pass(arguments, "--mac", "mac", args);
+    pass(arguments, "--policy", "policy", args);
+    return ask(console, "guest add", args, [](const json::object& reply) {
+        const json::value* guest = reply.if_contains("guest");
+        return guest == nullptr ? std::string() : render_guest(as_object(*guest));
+    });
+}
+
+int guest_del(Console& console, const Arguments& arguments) {
+    json::object args;
+    pass(arguments, "NAME", "name", args);
+    return ask(console, "guest del", args, [](const json::object& reply) {
+        return fmt::format("guest {} removed\n", cell(reply, "removed"));
+    });
+}
+
+int policy_show(Console& console, const Arguments& arguments) {
+    json::object args;
+    pass(arguments, "NAME", "name", args);
+    const bool one = arguments.has("NAME");
+    return ask(console, "policy show", args, [one](const json::object& reply) {
+        const json::array& policies = list(reply, "policies");
+        return one && policies.size() == 1 ? render_policy(as_object(policies.front()))
+                                           : render_policies(reply);
+    });
+}
+
+int policy_load(Console& console, const Arguments& arguments) {
+    const std::string file = arguments.get("FILE");
+    auto text = read_file(file, control::kMaxRequestBytes);
+    if (!text)
+        return console.failed(text.error());
+    json::object args;
+    pass(arguments, "NAME", "name", args);
+    // The daemon has another working directory.
+    args["file"] = file == "-" ? file : std::filesystem::absolute(file).lexically_normal().string();
+    args["text"] = std::move(*text);
+    args["dry_run"] = arguments.has("--dry-run");
+    return ask(console, "policy load", args, [](const json::object& reply) {
+        const json::value* found = reply.if_contains("policy");
+        if (found == nullptr)
+            return std::string();
+        const json::object& policy = as_object(*found);
+        return fmt::format("policy {}: {} rules, default egress {}, {} generation {}\n", cell(policy, "name"),
+                           cell(policy, "rules"), cell(policy, "default_egress"),
+                           cell(reply, "dry_run") == "true" ? "not loaded, would be" : "loaded as",
+                           cell(policy, "generation"));
+    });
+}
+
+int flow_show(Console& console, const Arguments& arguments) {
+    json::object args;
+    pass(arguments, "--guest", "guest", args);
+    return ask(console, "flow show", args, render_flows);
+}
+
+int dns_show(Console& console, const Arguments& arguments) {
+    json::object args;
+    pass(arguments, "--guest", "guest", args);
+    pass(arguments, "--name", "name", args);
+    return ask(console, "dns show", args, render_bindings);
+}
+
+int dns_flush(Console& console, const Arguments& arguments) {
+    json::object args;
+    pass(arguments, "--guest", "guest", args);
+    pass(arguments, "--name", "name", args);
+    return ask(console, "dns flush", args, [](const json::object& reply) {
+        return fmt::format("{} bindings removed\n", cell(reply, "removed"));
+    });
+}
+
+int event_monitor(Console& console, const Arguments& arguments) {
+    auto client = control::Client::connect(console.socket);
+    if (!client)
+        return console.failed(client.error());
+    json::object args;
+    pass(arguments, "--guest", "guest", args);
+    const auto started = client->call("event monitor", args);
+    if (!started)
+        return console.failed(started.error());
+    if (console.json())
+        console.print(*started);
+    for (;;) {
+        const auto event = client->receive();
+        if (!event)
+            return console.failed(event.error());
+        if (!*event)
+            return console.failed(Error(ErrorCode::kUnavailable, "the daemon closed the connection"));
+        if (console.json())
+            console.print(**event);
+        else
+            console.print(render_event(**event));
+    }
+}
+
+} // namespace tapgate::cli

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/render.hpp"
+
+#include "base/log.hpp"
+#include "cli/reply.hpp"
+#include "cli/table.hpp"
+#include "cli/units.hpp"
+#include "policy/parse.hpp"
+
+#include <boost/json/serialize.hpp>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <initializer_list>
+#include <utility>
+
+namespace tapgate::cli {
+
+namespace json = boost::json;
+
+namespace {
+
+/// A column of a table: its head and the member that fills it.
+struct Column {
+    std::string_view head;
+    std::string (*fill)(const json::object& row);
+};
+
+template <typename Columns>
+std::string columns(const json::array& rows, const Columns& layout, std::string_view indent = {}) {
+    std::vector<std::string> head;
+    for (const Column& column : layout)
+        head.emplace_back(column.head);
+    Table table(std::move(head));
+    for (const json::value& row : rows) {
+        std::vector<std::string> cells;
+        for (const Column& column : layout)
+            cells.push_back(column.fill(as_object(row)));
+        table.add(std::move(cells));
+    }
+    return table.text(indent);
+}
+
+/// Members of `object` one below the other, by label.
+std::string facts(const json::object& object,
+                  std::initializer_list<std::pair<std::string_view, std::string_view>> labels) {
+    Table table;
+    for (const auto& [label, key] : labels)
+        table.add({std::string(label), cell(object, key)});
+    return table.text();
+}
+
+std::string duration_cell(const json::object& object, std::string_view key) {
+    return object.contains({key.data(), key.size()})
+               ? format_duration(std::chrono::seconds(number(object, key)))
+               : "-";
+}
+
+std::string bytes_cell(const json::object& object, std::string_view key) {
+    return format_bytes(static_cast<std::uint64_t>(std::max<std::int64_t>(0, number(object, key))));
+}
+
+constexpr Column kDropColumns[] = {
+    {"PACKETS", [](const json::object& row) { return cell(row, "packets"); }},
+    {"REASON", [](const json::object& row) { return cell(row, "reason"); }},
+    {"MEANING", [](const json::object& row) { return cell(row, "text"); }},
+};
+
+std::string drops(const json::object& object) {
+    const json::array& rows = list(object, "drops");
+    return rows.empty() ? "" : "dropped:\n" + columns(rows, kDropColumns, "  ");
+}
+
+std::int64_t drop_total(const json::object& object) {
+    std::int64_t total = 0;
+    for (const json::value& row : list(object, "drops"))
+        total += number(as_object(row), "packets");
+    return total;
+}
+
+/// The rules of a policy in their one-line form. The reply carries the policy as JSON; the library reads it.
+std::string rules(const json::object& policy_json) {
+    const auto policy = policy::parse_json(json::serialize(policy_json), "policy");
+    if (!policy)
+        return fmt::format("rules: not readable by this version ({})\n", printable(policy.error().message()));
+    Table table({"RULE", "TEXT"});
+    for (std::size_t i = 0; i < policy->rules.size(); ++i)
+        table.add({fmt::format("{}", i + 1), printable(policy->rules[i].text, 512)});
+    return policy->rules.empty() ? "rules: none\n" : "rules:\n" + table.text("  ");
+}
+
+} // namespace
+
+std::string render_status(const json::object& reply) {
+    Table upstreams({"RESOLVER", "STATE"});
+    for (const json::value& value : list(reply, "upstreams")) {
+        const json::object& upstream = as_object(value);
+        upstreams.add(
+            {cell(upstream, "address"), cell(upstream, "healthy") == "true" ? "healthy" : "does not answer"});
+    }
+    Table facts_table;
+    for (const auto& [label, shown] : std::initializer_list<std::pair<std::string_view, std::string>>{
+             {"version", cell(reply, "version")},
+             {"pid", cell(reply, "pid")},
+             {"uptime", duration_cell(reply, "uptime_seconds")},
+             {"kernel", cell(reply, "kernel")},
+             {"attach", cell(reply, "attach")},
+             {"splice", cell(reply, "splice")},
+             {"workers", cell(reply, "workers")},
+             {"guests", cell(reply, "guests")},
+             {"sessions", cell(reply, "sessions")},
+             {"policies", cell(reply, "policies")},
+             {"events lost", cell(reply, "events_lost")}})
+        facts_table.add({std::string(label), shown});
+    return facts_table.text() + "resolvers:\n" + upstreams.text("  ") + drops(reply);
+}
+
+std::string render_guests(const json::object& reply) {
+    static constexpr Column kColumns[] = {
+        {"NAME", [](const json::object& row) { return cell(row, "name"); }},
+        {"INTERFACE", [](const json::object& row) { return cell(row, "interface"); }},
+        {"STATE", [](const json::object& row) { return cell(row, "state"); }},
+        {"POLICY", [](const json::object& row) { return cell(row, "policy"); }},
+        {"GEN", [](const json::object& row) { return cell(row, "generation"); }},
+        {"SESSIONS", [](const json::object& row) { return cell(row, "sessions"); }},
+        {"BINDINGS", [](const json::object& row) { return cell(row, "bindings"); }},
+        {"DROPPED", [](const json::object& row) { return fmt::format("{}", drop_total(row)); }},
+        {"ADDRESSES", [](const json::object& row) { return cell(row, "addresses"); }},
+    };
+    const json::array& guests = list(reply, "guests");
+    return guests.empty() ? "no guests\n" : columns(guests, kColumns);
+}
+
+std::string render_guest(const json::object& guest) {
+    std::string text = facts(guest, {{"name", "name"},
+                                     {"interface", "interface"},
+                                     {"ifindex", "ifindex"},
+                                     {"id", "id"},
+                                     {"state", "state"},
+                                     {"mac", "mac"},
+                                     {"addresses", "addresses"},
+                                     {"gateways", "gateways"},
+                                     {"policy", "policy"},
+                                     {"generation", "generation"},
+                                     {"sessions", "sessions"},
+                                     {"bindings", "bindings"}});
+    if (const std::string error = cell(guest, "error"); error != "-")
+        text += fmt::format("error: {}\n", error);
+    return text + drops(guest);
+}
+
+std::string render_policies(const json::object& reply) {
+    static constexpr Column kColumns[] = {
+        {"NAME", [](const json::object& row) { return cell(row, "name"); }},
+        {"GEN", [](const json::object& row) { return cell(row, "generation"); }},
+        {"RULES", [](const json::object& row) { return cell(row, "rules"); }},
+        {"EGRESS", [](const json::object& row) { return cell(row, "default_egress"); }},
+        {"INGRESS", [](const json::object& row) { return cell(row, "default_ingress"); }},
+        {"LOADED", [](const json::object& row) { return cell(row, "loaded_at"); }},
+        {"GUESTS", [](const json::object& row) { return cell(row, "guests"); }},
+        {"FILE", [](const json::object& row) { return cell(row, "file"); }},
+    };
+    const json::array& policies = list(reply, "policies");
+    return policies.empty() ? "no policies\n" : columns(policies, kColumns);
+}
+
+std::string render_policy(const json::object& policy) {
+    std::string text = facts(policy, {{"name", "name"},
+                                      {"file", "file"},
+                                      {"generation", "generation"},
+                                      {"loaded", "loaded_at"},
+                                      {"default egress", "default_egress"},
+                                      {"default ingress", "default_ingress"},
+                                      {"guests", "guests"}});
+    if (const json::value* whole = policy.if_contains("policy"); whole != nullptr && whole->is_object())
+        text += rules(whole->as_object());
+    return text;
+}
+
+std::string render_flows(const json::object& reply) {
+    static constexpr Column kColumns[] = {
+        {"ID", [](const json::object& row) { return cell(row, "id"); }},
+        {"GUEST", [](const json::object& row) { return cell(row, "guest"); }},
+        {"STATE", [](const json::object& row) { return cell(row, "state"); }},
+        {"SOURCE", [](const json::object& row) { return cell(row, "source"); }},
+        {"DESTINATION", [](const json::object& row) { return cell(row, "destination"); }},
+        {"NAME", [](const json::object& row) { return cell(row, "name"); }},
+        {"BY", [](const json::object& row) { return cell(row, "name_source"); }},
+        {"SPLICE", [](const json::object& row) { return cell(row, "splice"); }},
+        {"UP", [](const json::object& row) { return bytes_cell(row, "bytes_up"); }},
+        {"DOWN", [](const json::object& row) { return bytes_cell(row, "bytes_down"); }},
+        {"AGE", [](const json::object& row) { return duration_cell(row, "age_seconds"); }},
+        {"VERDICT", [](const json::object& row) { return cell(row, "verdict"); }},
+        {"RULE", [](const json::object& row) { return cell(row, "rule"); }},
+    };
+    const json::array& flows = list(reply, "flows");
+    return flows.empty() ? "no flows\n" : columns(flows, kColumns);
+}
+
+std::string render_bindings(const json::object& reply) {
+    static constexpr Column kColumns[] = {
+        {"GUEST", [](const json::object& row) { return cell(row, "guest"); }},
+        {"NAME", [](const json::object& row) { return cell(row, "name"); }},
+        {"ADDRESS", [](const json::object& row) { return cell(row, "address"); }},
+        {"EXPIRES IN", [](const json::object& row) { return duration_cell(row, "expires_seconds"); }},
+    };
+    const json::array& bindings = list(reply, "bindings");
+    return bindings.empty() ? "no bindings\n" : columns(bindings, kColumns);
+}
+
+std::string render_event(const json::object& event) {
+    const std::string_view type = text(event, "type");
+    std::string what;
+    if (type == "verdict")
+        what = fmt::format("{} {} -> {} name {} ({}) rule {} ({})", cell(event, "verdict"),
+                           cell(event, "source"), cell(event, "destination"), cell(event, "name"),
+                           cell(event, "name_source"), cell(event, "rule"), cell(event, "basis"));
+    else if (type == "drop")
+        what = fmt::format("{} {} -> {}: {}", cell(event, "reason"), cell(event, "source"),
+                           cell(event, "destination"), cell(event, "text"));
+    else if (type == "dns")
+        what = fmt::format("{} {} {} rule {} ({})", cell(event, "verdict"), cell(event, "qtype"),
+                           cell(event, "name"), cell(event, "rule"), cell(event, "reason"));
+    else if (type == "flow-end")
+        what = fmt::format("{} by {} {} -> {} name {} up {} down {} after {} ms", cell(event, "how"),
+                           cell(event, "who"), cell(event, "source"), cell(event, "destination"),
+                           cell(event, "name"), bytes_cell(event, "bytes_up"),
+                           bytes_cell(event, "bytes_down"), cell(event, "duration_ms"));
+    else if (type == "lost")
+        return fmt::format("-- {} events lost: this reader is too slow --\n", cell(event, "count"));
+    else
+        // Of a type that has no layout of its own: its other members, as they come.
+        for (const auto& [key, value] : event)
+            if (key != "schema" && key != "time" && key != "type" && key != "guest")
+                what += fmt::format("{}{} {}", what.empty() ? "" : ", ", printable({key.data(), key.size()}),
+                                    cell(event, {key.data(), key.size()}));
+    return fmt::format("{}  {:<8}  {:<8}  {}\n", cell(event, "time"), cell(event, "guest"),
+                       cell(event, "type"), what);
+}
+
+} // namespace tapgate::cli

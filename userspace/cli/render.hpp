@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <boost/json/object.hpp>
+
+#include <string>
+
+// The daemon's replies as text. Every string in a reply may have come from a guest and is escaped; a member
+// that is missing (an older daemon) shows as "-".
+namespace tapgate::cli {
+
+[[nodiscard]] std::string render_status(const boost::json::object& reply);
+[[nodiscard]] std::string render_guests(const boost::json::object& reply);
+/// One guest in full: the `guest` of a `guest add` reply, or an element of `guests`.
+[[nodiscard]] std::string render_guest(const boost::json::object& guest);
+[[nodiscard]] std::string render_policies(const boost::json::object& reply);
+/// One element of `policies` in full, with its rules if they are there.
+[[nodiscard]] std::string render_policy(const boost::json::object& policy);
+[[nodiscard]] std::string render_flows(const boost::json::object& reply);
+[[nodiscard]] std::string render_bindings(const boost::json::object& reply);
+/// One line of `event monitor`.
+[[nodiscard]] std::string render_event(const boost::json::object& event);
+
+} // namespace tapgate::cli
