@@ -41,6 +41,11 @@ std::string config_text(const DaemonConfig& config, const std::string& socket, c
     return text + fmt::format("[policy.main]\nfile = \"{}\"\n", policy_file.string());
 }
 
+std::string program(std::string_view name) {
+    const char* dir = std::getenv("TAPGATE_PROGRAM_DIR");
+    return fmt::format("{}/{}", dir != nullptr ? dir : TAPGATE_BUILT_PROGRAM_DIR, name);
+}
+
 bool mentions_sanitizer(std::string_view log) {
     return std::ranges::any_of(
         std::initializer_list<std::string_view>{"Sanitizer", "runtime error:", "tapgate: bug at"},
@@ -182,11 +187,11 @@ std::size_t Daemon::resident_bytes() const {
 }
 
 std::string daemon_program() {
-    return TAPGATED_PROGRAM;
+    return program("tapgated");
 }
 
 std::string cli_program() {
-    return TAPGATE_PROGRAM;
+    return program("tapgate");
 }
 
 bool quick() {

@@ -101,7 +101,7 @@ class Daemon {
     std::optional<Process> process_;
 };
 
-/// Paths of the programs under test.
+/// Paths of the programs under test: those of this build, or of the directory $TAPGATE_PROGRAM_DIR.
 [[nodiscard]] std::string daemon_program();
 [[nodiscard]] std::string cli_program();
 
