@@ -132,8 +132,10 @@ unsigned Uring::deliver() {
         const io_uring_cqe completion = *ready[i];
         io_uring_cq_advance(&ring_, 1);
         auto& operation = *static_cast<UringOperation*>(io_uring_cqe_get_data(&completion));
-        operation.is_busy_ = false;
-        --busy_;
+        if ((completion.flags & IORING_CQE_F_MORE) == 0) {
+            operation.is_busy_ = false;
+            --busy_;
+        }
         operation.completed(completion.res, completion.flags);
     }
     return count;

@@ -13,8 +13,8 @@
 
 namespace tapgate::net {
 
-/// One request to the kernel, embedded in what it belongs to. From start() until completed() it is busy: it
-/// must stay in place, and what it points to belongs to the kernel.
+/// One request to the kernel, embedded in what it belongs to. From start() until its last completion it is
+/// busy: it must stay in place, and what it points to belongs to the kernel.
 class UringOperation
     : public boost::intrusive::list_base_hook<boost::intrusive::link_mode<boost::intrusive::auto_unlink>> {
   public:
@@ -31,7 +31,8 @@ class UringOperation
 
     /// Writes the request; called when it gets its submission entry, some time after start().
     virtual void prepare(io_uring_sqe& entry) = 0;
-    /// The kernel is done with it; no longer busy, so it may be started again or destroyed here.
+    /// A completion. Unless more are announced (IORING_CQE_F_MORE) the kernel is done with it: it is no
+    /// longer busy and may be started again or destroyed here.
     virtual void completed(int result, std::uint32_t flags) = 0;
 
     bool is_busy_ = false;

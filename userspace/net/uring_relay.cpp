@@ -343,13 +343,20 @@ void Flow::stop() {
 // --- Watch, Cancel ---------------------------------------------------------------------------------
 
 void Watch::prepare(io_uring_sqe& entry) {
-    io_uring_prep_poll_add(&entry, session_.fd(party_), POLLERR | POLLHUP);
+    // Always reports POLLRDHUP too, asked for or not, and that stays after a FIN. Multishot reports changes
+    // only, so it neither fires for ever nor misses the RST that may follow the FIN.
+    io_uring_prep_poll_multishot(&entry, session_.fd(party_), POLLERR | POLLHUP);
 }
 
 void Watch::completed(int result, std::uint32_t /*flags*/) {
-    // POLLHUP alone: FIN both ways, there is nothing left on this side that an RST could cut.
-    if (!session_.is_ending() && result > 0 && (result & POLLERR) != 0)
-        session_.end_by_pending_error(party_, session_.fd(party_));
+    if (!session_.is_ending()) {
+        if (result < 0)
+            session_.end(RelayEnd::kFailed, RelayParty::kDaemon, -result);
+        else if ((result & POLLERR) != 0)
+            session_.end_by_pending_error(party_, session_.fd(party_));
+        else if (!is_busy())
+            session_.relay().ring().start(*this); // the kernel ran out of room for completions
+    }
     session_.operation_completed();
 }
 

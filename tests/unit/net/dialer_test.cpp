@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "loopback.hpp"
+#include "net/async.hpp"
+#include "net/dialer.hpp"
+
+#include <boost/asio/cancellation_signal.hpp>
+#include <gtest/gtest.h>
+
+#include <cerrno>
+#include <optional>
+#include <vector>
+
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
+namespace tapgate::net {
+namespace {
+
+namespace asio = boost::asio;
+using namespace std::chrono_literals;
+using asio::ip::tcp;
+
+class DialerTest : public ::testing::TestWithParam<const char*> {
+  protected:
+    Endpoint listen(tcp::acceptor& acceptor, int backlog) {
+        const tcp::endpoint any_port(asio::ip::make_address(GetParam()), 0);
+        acceptor.open(any_port.protocol());
+        acceptor.bind(any_port);
+        acceptor.listen(backlog);
+        return {*IpAddress::parse(GetParam()), acceptor.local_endpoint().port()};
+    }
+
+    void dial_and_run(Endpoint to, std::chrono::milliseconds timeout, std::optional<Endpoint> source = {}) {
+        begin(to, timeout, source);
+        context_.run();
+    }
+
+    void begin(Endpoint to, std::chrono::milliseconds timeout, std::optional<Endpoint> source = {}) {
+        auto dialling = [](DialerTest& test, Endpoint where, std::chrono::milliseconds limit,
+                           std::optional<Endpoint> from) -> asio::awaitable<void> {
+            test.outcome_ = co_await dial(where, limit, from);
+        };
+        spawn(context_.get_executor(), "test dial", dialling(*this, to, timeout, source), cancel_.slot());
+    }
+
+    int errno_of_failure() { return outcome_ && !*outcome_ ? outcome_->error().errno_value() : 0; }
+
+    asio::io_context context_;
+    asio::cancellation_signal cancel_;
+    std::optional<Result<tcp::socket>> outcome_;
+};
+
+INSTANTIATE_TEST_SUITE_P(Families, DialerTest, ::testing::Values("127.0.0.1", "::1"),
+                         [](const auto& of) { return of.index == 0 ? "ipv4" : "ipv6"; });
+
+int option(int fd, int level, int name) {
+    int value = -1;
+    socklen_t length = sizeof value;
+    EXPECT_EQ(::getsockopt(fd, level, name, &value, &length), 0);
+    return value;
+}
+
+TEST_P(DialerTest, a_connection_is_ready_to_use) {
+    tcp::acceptor acceptor(context_);
+    const Endpoint to = listen(acceptor, 1);
+    dial_and_run(to, 10s);
+    ASSERT_TRUE(outcome_.has_value());
+    ASSERT_TRUE(outcome_->has_value()) << outcome_->error().message();
+    tcp::socket& socket = **outcome_;
+    EXPECT_EQ(socket.remote_endpoint().port(), to.port);
+    EXPECT_EQ(option(socket.native_handle(), IPPROTO_TCP, TCP_NODELAY), 1);
+    EXPECT_NE(::fcntl(socket.native_handle(), F_GETFD) & FD_CLOEXEC, 0);
+    EXPECT_NE(::fcntl(socket.native_handle(), F_GETFL) & O_NONBLOCK, 0);
+}
+
+TEST_P(DialerTest, the_source_is_bound_first) {
+    tcp::acceptor acceptor(context_);
+    const Endpoint to = listen(acceptor, 1);
+    Endpoint source{*IpAddress::parse(GetParam()), 0};
+    {
+        tcp::acceptor finds_a_free_port(context_);
+        source.port = listen(finds_a_free_port, 1).port;
+    }
+    dial_and_run(to, 10s, source);
+    ASSERT_TRUE(outcome_.has_value());
+    ASSERT_TRUE(outcome_->has_value()) << outcome_->error().message();
+    EXPECT_EQ((*outcome_)->local_endpoint().port(), source.port);
+}
+
+TEST_P(DialerTest, a_source_this_host_does_not_have_is_an_error) {
+    const bool is_v4 = IpAddress::parse(GetParam())->is_v4();
+    const Endpoint source{*IpAddress::parse(is_v4 ? "192.0.2.1" : "2001:db8::1"), 0};
+    dial_and_run({*IpAddress::parse(GetParam()), 9}, 10s, source);
+    EXPECT_EQ(errno_of_failure(), EADDRNOTAVAIL);
+}
+
+TEST_P(DialerTest, a_refusal_keeps_its_errno_and_leaves_no_descriptor) {
+    Endpoint to;
+    {
+        tcp::acceptor acceptor(context_);
+        to = listen(acceptor, 1);
+    }
+    const std::size_t descriptors_before = count_descriptors();
+    dial_and_run(to, 10s);
+    EXPECT_EQ(errno_of_failure(), ECONNREFUSED);
+    EXPECT_NE(outcome_->error().message().find("connect to " + to.to_string()), std::string::npos);
+    EXPECT_EQ(count_descriptors(), descriptors_before);
+}
+
+/// Fills the backlog of a listener that accepts nothing: its kernel ignores further SYNs.
+class SilentListener {
+  public:
+    explicit SilentListener(const Endpoint& to) {
+        sockaddr_storage remote{};
+        const socklen_t length = to.to_sockaddr(remote);
+        for (int i = 0; i < 4; ++i) {
+            fillers_.emplace_back(::socket(remote.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+            (void)::connect(fillers_.back().get(), reinterpret_cast<sockaddr*>(&remote), length);
+        }
+    }
+
+  private:
+    std::vector<UniqueFd> fillers_;
+};
+
+TEST_P(DialerTest, a_silent_destination_times_out) {
+    tcp::acceptor acceptor(context_);
+    const Endpoint to = listen(acceptor, 0);
+    const SilentListener silent(to);
+    const std::size_t descriptors_before = count_descriptors();
+    const auto begun = std::chrono::steady_clock::now();
+    dial_and_run(to, 50ms);
+    EXPECT_EQ(errno_of_failure(), ETIMEDOUT);
+    EXPECT_GE(std::chrono::steady_clock::now() - begun, 50ms);
+    EXPECT_EQ(count_descriptors(), descriptors_before);
+}
+
+TEST_P(DialerTest, a_cancelled_dial_leaves_no_descriptor) {
+    tcp::acceptor acceptor(context_);
+    const Endpoint to = listen(acceptor, 0);
+    const SilentListener silent(to);
+    const std::size_t descriptors_before = count_descriptors();
+    begin(to, 1h);
+    context_.poll();
+    EXPECT_FALSE(outcome_.has_value());
+    cancel_.emit(asio::cancellation_type::terminal);
+    context_.run();
+    EXPECT_EQ(errno_of_failure(), ECANCELED);
+    EXPECT_EQ(count_descriptors(), descriptors_before);
+}
+
+TEST(Dialer, an_unreachable_network_keeps_its_errno) {
+    asio::io_context context;
+    int error_number = 0;
+    auto dialling = [](int& result) -> asio::awaitable<void> {
+        // TCP to a multicast address never leaves the host, with or without a route.
+        const auto outcome = co_await dial({*IpAddress::parse("224.0.0.1"), 9}, 10s);
+        result = outcome ? 0 : outcome.error().errno_value();
+    };
+    spawn(context.get_executor(), "test dial", dialling(error_number));
+    context.run();
+    EXPECT_EQ(error_number, ENETUNREACH);
+}
+
+} // namespace
+} // namespace tapgate::net
