@@ -53,10 +53,10 @@ enum class FirstFlightKind : std::uint8_t {
 struct FirstFlight {
     FirstFlightKind kind = FirstFlightKind::kPlain;
     /// The name on the wire; set for kTls, and for kHttp when the authority is a name.
-    std::optional<Name> name;
+    std::optional<Name> name = std::nullopt;
     /// The authority of kHttp when it is an IP literal. One that is not the flow's own address is denied
     /// like kHttpBad; the flow's own address, and no authority at all (HTTP/1.0), is no name on the wire.
-    std::optional<IpAddress> literal;
+    std::optional<IpAddress> literal = std::nullopt;
     /// The hello carries encrypted_client_hello (GREASE included).
     bool ech = false;
 };
