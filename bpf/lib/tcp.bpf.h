@@ -201,8 +201,16 @@ static __always_inline verdict_t tcp_syn(struct __sk_buff *skb, const struct gue
 {
 	switch (find_owner(skb, packet)) {
 	case OWNER_NONE:
-	case OWNER_TIME_WAIT: /* the port is used again (RFC 9293 3.6.1) */
 		return steer_syn(skb, context, packet);
+	case OWNER_TIME_WAIT:
+		/*
+		 * The guest uses a port again whose last flow waits on our side. Not to the listener: newer
+		 * kernels make no request socket beside the old one and drop the SYN for a minute. The old
+		 * one answers with an ACK, the guest's reset to that ends it (RFC 9293 3.10.7.3), and the
+		 * next SYN, a second later, is steered. Should a listener of the host match, it may see this
+		 * SYN, but its answer stops at tap_egress and the guest's next segment here.
+		 */
+		return TG_DROP_NONE;
 	case OWNER_HANDSHAKE: /* the kernel repeats its SYN+ACK */
 		return pending_add(skb, context, packet);
 	case OWNER_ESTABLISHED: /* the kernel answers with a challenge ACK (RFC 5961 4) */

@@ -42,7 +42,7 @@ class Generator {
 
     /// Changes, inserts or removes a few bytes; now and then none.
     void damage(Bytes& bytes) {
-        for (auto left = below(4); left > 0 && bytes.size() > 20; --left) {
+        for (auto left = below(3); left > 0 && bytes.size() > 20; --left) {
             const auto at = static_cast<long>(below(static_cast<std::uint32_t>(bytes.size())));
             const auto value = static_cast<std::uint8_t>(
                 below(3) == 0 ? random_()
@@ -170,7 +170,7 @@ TEST_F(DnsDifferentialTest, bpf_binds_what_userspace_derives) {
     // The damage leaves enough of both kinds to compare.
     EXPECT_GT(delivered, kRounds / 5);
     EXPECT_LT(delivered, kRounds * 9 / 10);
-    EXPECT_GT(bound_any, kRounds / 10);
+    EXPECT_GT(bound_any, kRounds / 20);
 }
 
 } // namespace

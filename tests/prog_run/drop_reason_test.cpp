@@ -47,11 +47,12 @@ UniqueFd dns_listener(const Family& family) {
 
 /// Fills a table with entries of nobody.
 template <typename Key, typename Value>
-void fill_table(const char* map, Key key, const Value& value, std::uint32_t size) {
-    for (std::uint32_t i = 0; i < size; ++i) {
-        std::memcpy(&key, &i, sizeof i);
-        product().store(map, key, value);
-    }
+void fill_table(const char* map, std::uint32_t size) {
+    std::vector<Key> keys(size);
+    const std::vector<Value> values(size);
+    for (std::uint32_t i = 0; i < size; ++i)
+        std::memcpy(&keys[i], &i, sizeof i);
+    ASSERT_EQ(bpf_map_update_batch(product().map_fd(map), keys.data(), values.data(), &size, nullptr), 0);
 }
 
 RunResult answer_to(const Family& family, const Bytes& asked, const Bytes& message) {
@@ -186,7 +187,7 @@ const std::vector<DropCase>& cases() {
          }},
         {TG_DROP_PENDING_FULL,
          [](const Family& f) {
-             fill_table("pending", tg_flow{}, tg_pending{}, TG_PENDING_MAX);
+             fill_table<tg_flow, tg_pending>("pending", TG_PENDING_MAX);
              return tap(syn(f));
          }},
         {TG_DROP_DNS_TRANSPORT,
@@ -203,7 +204,7 @@ const std::vector<DropCase>& cases() {
          }},
         {TG_DROP_DNS_PENDING_FULL,
          [](const Family& f) {
-             fill_table("dns_pending", tg_dns_key{}, tg_dns_question{}, TG_DNS_PENDING_MAX);
+             fill_table<tg_dns_key, tg_dns_question>("dns_pending", TG_DNS_PENDING_MAX);
              const UniqueFd listener = dns_listener(f);
              return tap(query(f));
          }},

@@ -260,7 +260,8 @@ TEST_F(IpTest, nothing_gets_to_the_daemon_cut_short) {
         for (const Bytes& whole : {tcp_frame(family.guest, family.server, {}),
                                    udp_frame(family.guest, family.server, 5000, 53, query.bytes())}) {
             ASSERT_TRUE(refused(ingress(whole), kAccepted)) << family.name;
-            for (std::size_t size = 14; size < whole.size(); ++size)
+            // The kernel runs no packet that is shorter than its IP header; live_test sends those.
+            for (std::size_t size = family.guest.is_v4() ? 34 : 54; size < whole.size(); ++size)
                 EXPECT_TRUE(refused(ingress(Bytes(whole.begin(), whole.begin() + static_cast<long>(size))),
                                     TG_DROP_TRUNCATED))
                     << family.name << " " << size;

@@ -174,10 +174,16 @@ void Programs::reset() const {
 }
 
 void Programs::clear(const char* map) const {
+    // Keys first: while entries go, the walk would start again with each.
     const int fd = map_fd(map);
+    std::vector<std::array<std::uint8_t, 64>> keys;
     std::array<std::uint8_t, 64> key{};
-    while (bpf_map_get_next_key(fd, nullptr, key.data()) == 0)
-        bpf_map_delete_elem(fd, key.data());
+    for (const void* last = nullptr; bpf_map_get_next_key(fd, last, key.data()) == 0;) {
+        keys.push_back(key);
+        last = keys.back().data();
+    }
+    for (const auto& found : keys)
+        bpf_map_delete_elem(fd, found.data());
 }
 
 bool Programs::lookup_raw(const char* map, const void* key, void* value) const {
