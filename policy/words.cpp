@@ -45,7 +45,8 @@ std::string_view nearest_word(std::string_view word, std::span<const std::string
     for (const std::string_view candidate : valid) {
         // What shares no letter with a word is not a misspelling of it.
         const std::size_t limit = std::max(word.size(), candidate.size());
-        const std::size_t distance = edit_distance(word, candidate);
+        // A word that was cut short ("icmp") is nearer than one with other letters ("tcp").
+        const std::size_t distance = candidate.starts_with(word) ? 1 : edit_distance(word, candidate);
         if (distance < limit && distance < best) {
             best = distance;
             nearest = candidate;
