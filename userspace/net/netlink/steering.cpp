@@ -143,9 +143,9 @@ Result<void> install_family(NetlinkSocket& socket, std::uint8_t family, std::uin
     auto added =
         add(socket, route_request(RTM_NEWROUTE, kCreate, family, table),
             fmt::format("add the {} route `local default dev lo table {}`", family_name(family), table));
-    if (added)
-        added =
-            add(socket, rule_request(RTM_NEWRULE, kCreate, family, mark, table),
+    if (!added)
+        return added;
+    added = add(socket, rule_request(RTM_NEWRULE, kCreate, family, mark, table),
                 fmt::format("add the {} rule `fwmark {:#x} lookup {}`", family_name(family), mark, table));
     if (!added)
         remove(socket, family, mark, table);

@@ -1,0 +1,506 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "base/unique_fd.hpp"
+#include "datapath/abi.hpp"
+#include "datapath/datapath.hpp"
+#include "datapath/libbpf_log.hpp"
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+
+#include <fcntl.h>
+#include <net/if.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+
+namespace tapgate::datapath {
+namespace {
+
+const std::string kPins = "/sys/fs/bpf/tapgate-test";
+
+/// Each test runs in network and mount namespaces of its own, with its own bpffs and a veth pair tap0-far0.
+class DatapathTest : public testing::Test {
+  protected:
+    void SetUp() override {
+        net_ = UniqueFd(::open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
+        mnt_ = UniqueFd(::open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC));
+        ASSERT_EQ(::unshare(CLONE_NEWNET | CLONE_NEWNS), 0) << "needs root";
+        separate_ = true;
+        ASSERT_EQ(::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr), 0);
+        ASSERT_EQ(::mount("bpf", "/sys/fs/bpf", "bpf", 0, nullptr), 0);
+        run("ip link set lo up; ip link add tap0 type veth peer name far0; ip link set tap0 up");
+        settings_.pin_dir = kPins;
+        settings_.workers = 2;
+    }
+
+    void TearDown() override {
+        datapath_.reset();
+        if (separate_) {
+            ASSERT_EQ(::setns(net_.get(), CLONE_NEWNET), 0);
+            ASSERT_EQ(::setns(mnt_.get(), CLONE_NEWNS), 0);
+        }
+    }
+
+    static void run(const std::string& command) { ASSERT_EQ(std::system(command.c_str()), 0) << command; }
+
+    void open() {
+        datapath_.reset();
+        auto opened = Datapath::open(settings_);
+        ASSERT_TRUE(opened) << opened.error().message();
+        datapath_ = std::move(*opened);
+    }
+
+    GuestId attach(const char* interface = "tap0", const char* address = "192.0.2.2") {
+        GuestSpec spec;
+        spec.ifindex = ::if_nametoindex(interface);
+        spec.addresses = {*IpAddress::parse(address)};
+        spec.gateways = {*IpAddress::parse("192.0.2.1")};
+        const auto id = datapath_->attach_guest(spec);
+        EXPECT_TRUE(id) << id.error().message();
+        return id ? *id : 0;
+    }
+
+    static UniqueFd map(const std::string& name) {
+        return UniqueFd(::bpf_obj_get((kPins + "/maps/" + name).c_str()));
+    }
+
+    template <typename Key, typename Value>
+    static void store(const std::string& name, const Key& key, const Value& value, std::uint64_t flags = 0) {
+        ASSERT_EQ(::bpf_map_update_elem(map(name).get(), &key, &value, flags), 0) << name;
+    }
+
+    template <typename Key>
+    static bool holds(const std::string& name, const Key& key) {
+        std::array<std::uint8_t, 1024> value{};
+        return ::bpf_map_lookup_elem(map(name).get(), &key, value.data()) == 0;
+    }
+
+    static tg_guest guest(unsigned ifindex = ::if_nametoindex("tap0")) {
+        tg_guest out{};
+        EXPECT_EQ(::bpf_map_lookup_elem(map("guests").get(), &ifindex, &out), 0);
+        return out;
+    }
+
+    static tg_guest_state state(std::uint32_t slot) {
+        tg_guest_state out{};
+        EXPECT_EQ(::bpf_map_lookup_elem(map("guest_state").get(), &slot, &out), 0);
+        return out;
+    }
+
+    static void set_state(std::uint32_t slot, const tg_guest_state& value) {
+        store("guest_state", slot, value);
+    }
+
+    static std::uint64_t in(std::chrono::seconds delay) { return to_abi_time(BootClock::now() + delay); }
+
+    static tg_binding_key binding_key(GuestId id, const char* address) {
+        tg_binding_key key{};
+        key.guest_id = id;
+        key.address = to_abi(*IpAddress::parse(address));
+        return key;
+    }
+
+    static void store_name(GuestId id, std::uint64_t name_id, std::string_view text) {
+        tg_name name{};
+        name.length = static_cast<std::uint16_t>(text.size());
+        std::ranges::copy(text, name.text);
+        store("names", tg_name_key{id, name_id}, name);
+    }
+
+    static tg_flow flow_key() {
+        tg_flow key{};
+        key.guest_address = to_abi(*IpAddress::parse("192.0.2.2"));
+        key.peer_address = to_abi(*IpAddress::parse("203.0.113.5"));
+        key.guest_port = htons(40000);
+        key.peer_port = htons(443);
+        key.protocol = IPPROTO_TCP;
+        return key;
+    }
+
+    /// Programs on both directions, by tcx and by clsact together.
+    static std::size_t programs_on(const char* interface) {
+        const int ifindex = static_cast<int>(::if_nametoindex(interface));
+        std::size_t found = 0;
+        for (const int tcx : {46, 47}) { // BPF_TCX_INGRESS, BPF_TCX_EGRESS
+            std::uint32_t count = 0;
+            EXPECT_EQ(
+                ::bpf_prog_query(ifindex, static_cast<bpf_attach_type>(tcx), 0, nullptr, nullptr, &count), 0);
+            found += count;
+        }
+        for (const bpf_tc_attach_point point : {BPF_TC_INGRESS, BPF_TC_EGRESS}) {
+            bpf_tc_hook hook{};
+            hook.sz = sizeof(hook);
+            hook.ifindex = ifindex;
+            hook.attach_point = point;
+            bpf_tc_opts options{};
+            options.sz = sizeof(options);
+            options.handle = 0x7467;
+            options.priority = 1;
+            found += ::bpf_tc_query(&hook, &options) == 0 ? 1 : 0;
+        }
+        return found;
+    }
+
+    Settings settings_;
+    std::unique_ptr<Datapath> datapath_;
+
+  private:
+    UniqueFd net_, mnt_;
+    bool separate_ = false;
+};
+
+TEST_F(DatapathTest, open_pins_maps_and_cleanup_leaves_nothing) {
+    open();
+    EXPECT_TRUE(holds("hash_key", std::uint32_t{0}));
+    attach();
+    datapath_.reset();
+    EXPECT_TRUE(std::filesystem::exists(kPins + "/maps/bindings")) << "the guest stays confined";
+    EXPECT_TRUE(Datapath::cleanup(kPins));
+    EXPECT_FALSE(std::filesystem::exists(kPins));
+    EXPECT_TRUE(Datapath::cleanup(kPins)) << "nothing to do is no error";
+}
+
+TEST_F(DatapathTest, bpffs_is_mounted_if_it_is_missing) {
+    ASSERT_EQ(::umount2("/sys/fs/bpf", MNT_DETACH), 0);
+    while (::umount2("/sys/fs/bpf", MNT_DETACH) == 0) {
+    }
+    open();
+    EXPECT_TRUE(std::filesystem::exists(kPins + "/maps/abi"));
+}
+
+TEST_F(DatapathTest, a_second_daemon_is_refused) {
+    open();
+    const auto second = Datapath::open(settings_);
+    ASSERT_FALSE(second);
+    EXPECT_EQ(second.error().code(), ErrorCode::kExists);
+    EXPECT_NE(second.error().message().find("another tapgated uses"), std::string::npos);
+    const auto cleaned = Datapath::cleanup(kPins);
+    ASSERT_FALSE(cleaned);
+    EXPECT_EQ(cleaned.error().code(), ErrorCode::kExists);
+}
+
+TEST_F(DatapathTest, a_pin_dir_outside_bpffs_is_refused) {
+    for (const char* path : {"/tmp/tapgate-no-bpffs", "relative", "", "/"}) {
+        settings_.pin_dir = path;
+        const auto opened = Datapath::open(settings_);
+        ASSERT_FALSE(opened) << path;
+        EXPECT_EQ(opened.error().code(), ErrorCode::kInvalid) << opened.error().message();
+    }
+    EXPECT_FALSE(std::filesystem::exists("/tmp/tapgate-no-bpffs"));
+}
+
+TEST_F(DatapathTest, maps_of_another_abi_are_not_adopted) {
+    open();
+    datapath_.reset();
+
+    struct {
+        std::uint32_t version, pad;
+        std::uint64_t cookie;
+    } record{TG_ABI_VERSION + 1, 0, 0};
+
+    store("abi", std::uint32_t{0}, record);
+    const auto opened = Datapath::open(settings_);
+    ASSERT_FALSE(opened);
+    EXPECT_EQ(opened.error().code(), ErrorCode::kInvalid);
+    EXPECT_NE(opened.error().message().find("tapgated --cleanup"), std::string::npos);
+    EXPECT_TRUE(std::filesystem::exists(kPins + "/maps/guests")) << "nothing that was there is removed";
+}
+
+TEST_F(DatapathTest, maps_of_another_network_namespace_are_not_adopted) {
+    open();
+    datapath_.reset();
+    ASSERT_EQ(::unshare(CLONE_NEWNET), 0);
+    const auto opened = Datapath::open(settings_);
+    ASSERT_FALSE(opened);
+    EXPECT_NE(opened.error().message().find("another network namespace"), std::string::npos);
+}
+
+TEST_F(DatapathTest, a_failed_open_leaves_nothing) {
+    run("mkdir -p " + kPins + "/maps/guests"); // where a map has to be pinned
+    ASSERT_FALSE(Datapath::open(settings_));
+    run("rmdir " + kPins + "/maps/guests " + kPins + "/maps " + kPins);
+}
+
+TEST_F(DatapathTest, both_programs_are_attached_and_detached_by_either_kind) {
+    for (const AttachKind kind : {AttachKind::kTcx, AttachKind::kClsact}) {
+        settings_.attach = kind;
+        open();
+        EXPECT_EQ(datapath_->attach_kind(), kind == AttachKind::kTcx ? "tcx" : "clsact");
+        attach();
+        EXPECT_TRUE(datapath_->is_guest(::if_nametoindex("tap0")));
+        datapath_.reset();
+        EXPECT_EQ(programs_on("tap0"), 2U);
+        open();
+        EXPECT_TRUE(datapath_->detach_guest(::if_nametoindex("tap0")));
+        EXPECT_EQ(programs_on("tap0"), 0U);
+        EXPECT_EQ(datapath_->detach_guest(::if_nametoindex("tap0")).error().code(), ErrorCode::kNotFound);
+    }
+}
+
+TEST_F(DatapathTest, changing_the_kind_leaves_one_pair_of_programs_and_the_guest_id) {
+    open();
+    const GuestId id = attach();
+    for (const AttachKind kind : {AttachKind::kClsact, AttachKind::kTcx}) {
+        settings_.attach = kind;
+        open();
+        EXPECT_EQ(attach(), id);
+        EXPECT_EQ(programs_on("tap0"), 2U);
+    }
+}
+
+TEST_F(DatapathTest, a_restart_keeps_the_guest_and_its_bindings) {
+    open();
+    const GuestId id = attach();
+    store_name(id, 7, "allowed.test");
+    tg_binding binding{};
+    binding.names[0] = {7, in(std::chrono::seconds(60))};
+    store("bindings", binding_key(id, "203.0.113.5"), binding, BPF_F_LOCK);
+    open();
+    EXPECT_EQ(attach(), id);
+    EXPECT_EQ(datapath_->bound_names(id, *IpAddress::parse("203.0.113.5")),
+              std::vector<std::string>{"allowed.test"});
+}
+
+TEST_F(DatapathTest, other_addresses_or_a_new_interface_make_another_guest) {
+    open();
+    const GuestId first = attach();
+    const GuestId second = attach("tap0", "192.0.2.3");
+    EXPECT_GT(second, first);
+    const unsigned ifindex = ::if_nametoindex("tap0");
+    datapath_.reset();
+    run("ip link del tap0; ip link add tap0 index " + std::to_string(ifindex) + " type veth peer name far0");
+    open();
+    EXPECT_GT(attach("tap0", "192.0.2.3"), second) << "the index is the same, the interface is not";
+    EXPECT_EQ(programs_on("tap0"), 2U);
+}
+
+TEST_F(DatapathTest, a_guest_whose_interface_went_while_no_daemon_ran_is_forgotten) {
+    open();
+    attach();
+    const unsigned ifindex = ::if_nametoindex("tap0");
+    datapath_.reset();
+    run("ip link del tap0");
+    open();
+    EXPECT_FALSE(datapath_->is_guest(ifindex));
+    EXPECT_TRUE(std::filesystem::is_empty(kPins + "/links"));
+}
+
+TEST_F(DatapathTest, two_guests_cannot_share_an_address_and_a_missing_interface_is_named) {
+    open();
+    attach();
+    GuestSpec spec;
+    spec.ifindex = ::if_nametoindex("far0");
+    spec.addresses = {*IpAddress::parse("192.0.2.2")};
+    EXPECT_EQ(datapath_->attach_guest(spec).error().code(), ErrorCode::kExists);
+    spec.ifindex = 99999;
+    spec.addresses = {*IpAddress::parse("192.0.2.9")};
+    EXPECT_EQ(datapath_->attach_guest(spec).error().code(), ErrorCode::kNotFound);
+    EXPECT_FALSE(datapath_->is_guest(99999));
+}
+
+TEST_F(DatapathTest, detach_removes_all_state_of_the_guest_and_of_no_other) {
+    open();
+    const GuestId id = attach();
+    const GuestId other = attach("far0", "192.0.2.9");
+    tg_binding binding{};
+    binding.names[0] = {7, in(std::chrono::seconds(60))};
+    for (const GuestId owner : {id, other}) {
+        store_name(owner, 7, "allowed.test");
+        store("bindings", binding_key(owner, "203.0.113.5"), binding, BPF_F_LOCK);
+    }
+    store("pending", flow_key(), tg_pending{id, in(std::chrono::seconds(0)), guest().slot, 2});
+    tg_dns_key question{};
+    question.guest_id = id;
+    store("dns_pending", question, tg_dns_question{7, in(std::chrono::seconds(9)), 1, {}});
+    ASSERT_TRUE(datapath_->detach_guest(::if_nametoindex("tap0")));
+    EXPECT_TRUE(datapath_->bindings(id).empty());
+    EXPECT_FALSE(holds("names", tg_name_key{id, 7}));
+    EXPECT_FALSE(holds("pending", flow_key()));
+    EXPECT_FALSE(holds("dns_pending", question));
+    EXPECT_EQ(datapath_->bindings(std::nullopt).size(), 1U);
+    EXPECT_TRUE(holds("names", tg_name_key{other, 7}));
+}
+
+TEST_F(DatapathTest, taking_a_pending_flow_works_once_and_gives_its_unit_back) {
+    open();
+    const GuestId id = attach();
+    const unsigned ifindex = ::if_nametoindex("tap0");
+    tg_guest_state counters{};
+    counters.half_open = 3;
+    set_state(guest().slot, counters);
+    store("pending", flow_key(), tg_pending{id, in(std::chrono::seconds(0)), guest().slot, ifindex});
+    const FlowTuple flow{*Endpoint::parse("192.0.2.2:40000"), *Endpoint::parse("203.0.113.5:443")};
+    const auto taken = datapath_->take_pending(flow);
+    ASSERT_TRUE(taken);
+    EXPECT_EQ(taken->guest, id);
+    EXPECT_EQ(taken->ifindex, ifindex);
+    EXPECT_FALSE(datapath_->take_pending(flow));
+    EXPECT_EQ(state(guest().slot).half_open, 2U);
+}
+
+TEST_F(DatapathTest, sweep_removes_what_is_overdue_and_keeps_counters_exact) {
+    open();
+    const GuestId id = attach();
+    tg_guest_state counters{};
+    counters.half_open = 2;
+    counters.dns_pending = 2;
+    counters.bindings = 4;
+    set_state(guest().slot, counters);
+    const std::uint64_t past = in(std::chrono::seconds(-1));
+    const std::uint64_t future = in(std::chrono::seconds(60));
+    tg_flow fresh = flow_key();
+    fresh.guest_port = htons(40001);
+    store("pending", flow_key(), tg_pending{id, in(std::chrono::seconds(-31)), guest().slot, 2});
+    store("pending", fresh, tg_pending{id, in(std::chrono::seconds(-1)), guest().slot, 2});
+    tg_dns_key late{};
+    late.guest_id = id;
+    tg_dns_key waiting = late;
+    waiting.id = 1;
+    store("dns_pending", late, tg_dns_question{7, past, 1, {}});
+    store("dns_pending", waiting, tg_dns_question{7, future, 1, {}});
+    tg_binding dead{};
+    dead.names[0] = {7, past};
+    dead.names[1] = {8, past};
+    tg_binding half{};
+    half.names[0] = {8, past};
+    half.names[1] = {9, future};
+    store("bindings", binding_key(id, "203.0.113.5"), dead, BPF_F_LOCK);
+    store("bindings", binding_key(id, "203.0.113.6"), half, BPF_F_LOCK);
+    for (const std::uint64_t name : {7, 8, 9})
+        store_name(id, name, "name" + std::to_string(name) + ".test");
+
+    for (int i = 0; i < 4; ++i)
+        datapath_->sweep();
+    EXPECT_FALSE(holds("pending", flow_key()));
+    EXPECT_TRUE(holds("pending", fresh));
+    EXPECT_FALSE(holds("dns_pending", late));
+    EXPECT_TRUE(holds("dns_pending", waiting));
+    EXPECT_FALSE(holds("bindings", binding_key(id, "203.0.113.5")));
+    EXPECT_TRUE(holds("bindings", binding_key(id, "203.0.113.6")));
+    EXPECT_FALSE(holds("names", tg_name_key{id, 7}));
+    EXPECT_TRUE(holds("names", tg_name_key{id, 8})) << "its place is still taken";
+    EXPECT_TRUE(holds("names", tg_name_key{id, 9}));
+    EXPECT_EQ(datapath_->bound_names(id, *IpAddress::parse("203.0.113.6")),
+              std::vector<std::string>{"name9.test"});
+    const tg_guest_state after = state(guest().slot);
+    EXPECT_EQ(after.half_open, 1U);
+    EXPECT_EQ(after.dns_pending, 1U);
+    EXPECT_EQ(after.bindings, 2U);
+}
+
+TEST_F(DatapathTest, a_name_bound_again_while_it_was_swept_is_found_and_put_back) {
+    open();
+    const GuestId id = attach();
+    store_name(id, 7, "allowed.test");
+    datapath_->sweep();
+    // What BPF does when the name was still there as it looked: a binding, no name.
+    tg_binding binding{};
+    binding.names[0] = {7, in(std::chrono::seconds(60))};
+    store("bindings", binding_key(id, "203.0.113.5"), binding, BPF_F_LOCK);
+    const std::vector<std::string> expected{"allowed.test"};
+    for (int i = 0; i < 4; ++i) {
+        datapath_->sweep();
+        EXPECT_EQ(datapath_->bound_names(id, *IpAddress::parse("203.0.113.5")), expected) << i;
+    }
+    EXPECT_TRUE(holds("names", tg_name_key{id, 7}));
+}
+
+TEST_F(DatapathTest, flush_removes_one_name_or_all) {
+    open();
+    const GuestId id = attach();
+    tg_guest_state counters{};
+    counters.bindings = 3;
+    set_state(guest().slot, counters);
+    store_name(id, 7, "seven.test");
+    store_name(id, 8, "eight.test");
+    tg_binding binding{};
+    binding.names[0] = {7, in(std::chrono::seconds(60))};
+    binding.names[3] = {8, in(std::chrono::seconds(60))};
+    store("bindings", binding_key(id, "203.0.113.5"), binding, BPF_F_LOCK);
+    binding.names[3] = {};
+    store("bindings", binding_key(id, "2001:db8::5"), binding, BPF_F_LOCK);
+    EXPECT_EQ(datapath_->flush_bindings(id, "other.test"), 0U);
+    EXPECT_EQ(datapath_->flush_bindings(id, "seven.test"), 2U);
+    EXPECT_EQ(datapath_->bound_names(id, *IpAddress::parse("203.0.113.5")),
+              std::vector<std::string>{"eight.test"});
+    EXPECT_EQ(state(guest().slot).bindings, 1U);
+    EXPECT_EQ(datapath_->flush_bindings(id, std::nullopt), 1U);
+    EXPECT_TRUE(datapath_->bindings(id).empty());
+    EXPECT_EQ(state(guest().slot).bindings, 0U);
+}
+
+TEST_F(DatapathTest, listeners_of_all_kinds_are_taken_and_closing_withdraws_them) {
+    open();
+    for (const auto& [kind, family, type] : {std::tuple(TG_LISTENER_TCP4, AF_INET, SOCK_STREAM),
+                                             std::tuple(TG_LISTENER_TCP6, AF_INET6, SOCK_STREAM),
+                                             std::tuple(TG_LISTENER_DNS4, AF_INET, SOCK_DGRAM),
+                                             std::tuple(TG_LISTENER_DNS6, AF_INET6, SOCK_DGRAM)}) {
+        UniqueFd socket(::socket(family, type | SOCK_CLOEXEC, 0));
+        sockaddr_storage address{};
+        const unsigned length =
+            Endpoint{*IpAddress::parse(family == AF_INET ? "127.0.0.1" : "::1"), 0}.to_sockaddr(address);
+        ASSERT_EQ(::bind(socket.get(), reinterpret_cast<sockaddr*>(&address), length), 0);
+        if (type == SOCK_STREAM) {
+            ASSERT_EQ(::listen(socket.get(), 1), 0);
+        }
+        const auto set = datapath_->set_listener(1, kind, socket.get());
+        ASSERT_TRUE(set) << set.error().message();
+        const std::uint32_t index = TG_LISTENER_KINDS + kind;
+        EXPECT_TRUE(holds("listeners", index));
+        socket.reset();
+        EXPECT_FALSE(holds("listeners", index));
+    }
+}
+
+TEST_F(DatapathTest, refusals_of_userspace_are_counted_with_the_guest_and_in_total) {
+    open();
+    attach();
+    const unsigned ifindex = ::if_nametoindex("tap0");
+    datapath_->count_drop(ifindex, TG_DROP_POLICY);
+    datapath_->count_drop(std::nullopt, TG_DROP_POLICY);
+    open();
+    const auto total = datapath_->drops(std::nullopt);
+    ASSERT_FALSE(total.empty());
+    EXPECT_EQ(total.back().reason, TG_DROP_POLICY);
+    EXPECT_EQ(total.back().packets, 2U);
+    const auto own = datapath_->drops(ifindex);
+    ASSERT_FALSE(own.empty());
+    EXPECT_EQ(own.back().packets, 1U);
+}
+
+TEST_F(DatapathTest, the_mac_is_the_configured_or_the_learned_one) {
+    open();
+    attach();
+    const unsigned ifindex = ::if_nametoindex("tap0");
+    EXPECT_FALSE(datapath_->guest_mac(ifindex));
+    tg_guest_state learned{};
+    learned.mac = 0x060504030201;
+    set_state(guest().slot, learned);
+    EXPECT_EQ(datapath_->guest_mac(ifindex), (MacAddress{1, 2, 3, 4, 5, 6}));
+}
+
+TEST(LibbpfLogTest, the_line_that_says_why_is_found) {
+    EXPECT_EQ(failure_line(
+                  "libbpf: prog 'x': BPF program load failed\nlibbpf: prog 'x': -- BEGIN PROG LOAD LOG --\n"
+                  "0: (95) exit\nR0 !read_ok\nprocessed 1 insns (limit 1000000)\n-- END PROG LOAD LOG --\n"
+                  "libbpf: failed to load object\n"),
+              "R0 !read_ok");
+    EXPECT_EQ(failure_line("first\nlast\n\n"), "last");
+    EXPECT_EQ(failure_line(""), "");
+}
+
+TEST(DropReasonTest, every_reason_has_a_word_and_a_sentence) {
+    EXPECT_EQ(drop_reason_name(TG_DROP_FRAGMENT), "fragment");
+    EXPECT_EQ(drop_reason_text(TG_DROP_POLICY), "denied by the policy");
+    EXPECT_EQ(drop_reason_name(static_cast<tg_drop_reason>(127)), "unknown");
+}
+
+} // namespace
+} // namespace tapgate::datapath
