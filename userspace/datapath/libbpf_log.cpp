@@ -17,7 +17,7 @@ constexpr std::size_t kMaxMessage = 17U << 20U;
 
 thread_local std::string* current_capture = nullptr;
 
-std::string format(const char* pattern, va_list arguments) {
+[[gnu::format(printf, 1, 0)]] std::string format(const char* pattern, va_list arguments) {
     va_list again;
     va_copy(again, arguments);
     const int length = std::vsnprintf(nullptr, 0, pattern, arguments);

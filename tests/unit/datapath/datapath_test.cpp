@@ -15,7 +15,9 @@
 #include <filesystem>
 
 #include <fcntl.h>
+#include <linux/if_packet.h>
 #include <net/if.h>
+#include <poll.h>
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
@@ -473,6 +475,37 @@ TEST_F(DatapathTest, refusals_of_userspace_are_counted_with_the_guest_and_in_tot
     const auto own = datapath_->drops(ifindex);
     ASSERT_FALSE(own.empty());
     EXPECT_EQ(own.back().packets, 1U);
+}
+
+TEST_F(DatapathTest, a_dropped_packet_is_reported_and_counted) {
+    open();
+    const GuestId id = attach();
+    run("ip link set far0 up");
+    const UniqueFd socket(::socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0));
+    sockaddr_ll far{};
+    far.sll_family = AF_PACKET;
+    far.sll_ifindex = static_cast<int>(::if_nametoindex("far0"));
+    std::array<std::uint8_t, 60> frame{2, 0, 0, 0, 0, 1,    2,
+                                       0, 0, 0, 0, 2, 0x88, 0xb5}; // IEEE 802 experimental
+    ASSERT_EQ(
+        ::sendto(socket.get(), frame.data(), frame.size(), 0, reinterpret_cast<sockaddr*>(&far), sizeof(far)),
+        60);
+    // far0 itself sends neighbour discovery too, so other events may come first.
+    bool reported = false;
+    for (int round = 0; round < 50 && !reported; ++round) {
+        pollfd wait{datapath_->event_fd(), POLLIN, 0};
+        ::poll(&wait, 1, 100);
+        datapath_->read_events([&](const DropEvent& event) {
+            reported = reported || (event.reason == TG_DROP_ETHERTYPE && event.guest == id &&
+                                    event.ifindex == ::if_nametoindex("tap0"));
+        });
+    }
+    EXPECT_TRUE(reported);
+    const auto counts = datapath_->drops(::if_nametoindex("tap0"));
+    EXPECT_TRUE(std::ranges::any_of(counts, [](const DropCount& count) {
+        return count.reason == TG_DROP_ETHERTYPE && count.packets == 1;
+    }));
+    EXPECT_EQ(datapath_->events_lost(), 0U);
 }
 
 TEST_F(DatapathTest, the_mac_is_the_configured_or_the_learned_one) {
