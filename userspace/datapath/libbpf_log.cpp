@@ -31,7 +31,7 @@ thread_local std::string* current_capture = nullptr;
     return text;
 }
 
-int print(libbpf_print_level level, const char* pattern, va_list arguments) {
+[[gnu::format(printf, 2, 0)]] int print(libbpf_print_level level, const char* pattern, va_list arguments) {
     if (level == LIBBPF_DEBUG && !spdlog::should_log(spdlog::level::trace))
         return 0;
     const std::string text = format(pattern, arguments);
