@@ -114,7 +114,6 @@ TEST_F(WaitTest, cancelling_the_coroutine_ends_the_wait) {
 }
 
 TEST_F(WaitTest, other_operations_of_the_socket_are_left_alone) {
-    std::optional<error_code> write_outcome;
     std::optional<error_code> read_outcome;
     socket_.async_wait(asio::socket_base::wait_read, [&](const error_code& error) { read_outcome = error; });
     wait(20ms);

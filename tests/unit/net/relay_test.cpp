@@ -163,13 +163,12 @@ TEST_P(RelayTest, a_half_closed_session_carries_the_other_direction) {
         start(session);
         const auto [actor, other, party] = sides_of(session);
         actor.plan(3 * kMiB, true);
-        ASSERT_TRUE(pump_until(session, [&other = other] { return other.has_eof(); }));
+        ASSERT_TRUE(pump_until(session, [&] { return other.has_eof(); }));
         EXPECT_EQ(other.received(), 3 * kMiB);
         EXPECT_FALSE(session.is_over());
         EXPECT_FALSE(actor.has_eof());
         other.plan(5 * kMiB, true);
-        ASSERT_TRUE(
-            pump_until(session, [&session, &actor = actor] { return session.is_over() && actor.has_eof(); }));
+        ASSERT_TRUE(pump_until(session, [&] { return session.is_over() && actor.has_eof(); }));
         EXPECT_EQ(actor.received(), 5 * kMiB);
         EXPECT_TRUE(actor.is_verbatim() && other.is_verbatim());
         EXPECT_EQ(session.result->how, RelayEnd::kFinished);
@@ -202,7 +201,7 @@ TEST_P(RelayTest, a_slow_reader_gets_the_tail_after_the_session_is_over) {
         ASSERT_TRUE(pump_until(session, [&] { return session.is_over(); }));
         EXPECT_EQ(session.result->how, RelayEnd::kFinished);
         other.set_appetite(1000);
-        ASSERT_TRUE(pump_until(session, [&other = other] { return other.has_eof() || other.error() != 0; }));
+        ASSERT_TRUE(pump_until(session, [&] { return other.has_eof() || other.error() != 0; }));
         EXPECT_EQ(other.error(), 0);
         EXPECT_EQ(other.received(), 256U * 1024);
         EXPECT_TRUE(other.is_verbatim());
@@ -217,9 +216,8 @@ TEST_P(RelayTest, a_slow_reader_with_small_buffers_gets_everything) {
         other.set_appetite(5000);
         actor.plan(2 * kMiB, true);
         other.plan(10, true);
-        ASSERT_TRUE(pump_until(session, [&session, &other = other] {
-            return session.is_over() && (other.has_eof() || other.error() != 0);
-        }));
+        ASSERT_TRUE(pump_until(session,
+                               [&] { return session.is_over() && (other.has_eof() || other.error() != 0); }));
         EXPECT_EQ(other.received(), 2 * kMiB);
         EXPECT_TRUE(other.is_verbatim());
         EXPECT_EQ(session.result->how, RelayEnd::kFinished);
@@ -232,10 +230,9 @@ TEST_P(RelayTest, a_reset_of_an_idle_session_is_passed_on) {
         start(session);
         const auto [actor, other, party] = sides_of(session);
         actor.plan(10, false);
-        ASSERT_TRUE(pump_until(session, [&other = other] { return other.received() == 10; }));
+        ASSERT_TRUE(pump_until(session, [&] { return other.received() == 10; }));
         actor.reset();
-        ASSERT_TRUE(pump_until(
-            session, [&session, &other = other] { return session.is_over() && other.error() != 0; }));
+        ASSERT_TRUE(pump_until(session, [&] { return session.is_over() && other.error() != 0; }));
         expect_reset(other);
         EXPECT_EQ(session.result->how, RelayEnd::kReset);
         EXPECT_EQ(session.result->who, party);
@@ -249,13 +246,13 @@ TEST_P(RelayTest, a_reset_of_a_half_closed_session_is_passed_on) {
         start(session);
         const auto [actor, other, party] = sides_of(session);
         actor.plan(10, true);
-        ASSERT_TRUE(pump_until(session, [&other = other] { return other.has_eof(); }));
+        ASSERT_TRUE(pump_until(session, [&] { return other.has_eof(); }));
         actor.reset();
         ASSERT_TRUE(pump_until(session, [&] { return session.is_over(); }));
         EXPECT_EQ(session.result->how, RelayEnd::kReset);
         EXPECT_EQ(session.result->who, party);
         other.plan(1, false);
-        ASSERT_TRUE(pump_until(session, [&other = other] { return other.error() != 0; }));
+        ASSERT_TRUE(pump_until(session, [&] { return other.error() != 0; }));
     }
 }
 
@@ -265,11 +262,10 @@ TEST_P(RelayTest, a_sender_that_resets_mid_transfer_cuts_the_other_side_with_a_r
         start(session);
         const auto [actor, other, party] = sides_of(session);
         actor.plan(64 * kMiB, true);
-        ASSERT_TRUE(pump_until(session, [&other = other] { return other.received() > kMiB; }));
+        ASSERT_TRUE(pump_until(session, [&] { return other.received() > kMiB; }));
         actor.reset();
-        ASSERT_TRUE(pump_until(session, [&session, &other = other] {
-            return session.is_over() && (other.error() != 0 || other.has_eof());
-        }));
+        ASSERT_TRUE(pump_until(session,
+                               [&] { return session.is_over() && (other.error() != 0 || other.has_eof()); }));
         expect_reset(other);
         EXPECT_LT(other.received(), 64 * kMiB);
         EXPECT_EQ(session.result->how, RelayEnd::kReset);
@@ -283,11 +279,10 @@ TEST_P(RelayTest, a_reader_that_resets_mid_transfer_cuts_the_sender_with_a_reset
         start(session);
         const auto [actor, other, party] = sides_of(session);
         other.plan(64 * kMiB, true);
-        ASSERT_TRUE(pump_until(session, [&actor = actor] { return actor.received() > kMiB; }));
+        ASSERT_TRUE(pump_until(session, [&] { return actor.received() > kMiB; }));
         actor.reset();
-        ASSERT_TRUE(pump_until(session, [&session, &other = other] {
-            return session.is_over() && (other.error() != 0 || other.has_eof());
-        }));
+        ASSERT_TRUE(pump_until(session,
+                               [&] { return session.is_over() && (other.error() != 0 || other.has_eof()); }));
         EXPECT_FALSE(other.has_eof());
         EXPECT_TRUE(other.error() == ECONNRESET || other.error() == EPIPE) << other.error();
         EXPECT_EQ(session.result->how, RelayEnd::kReset);
@@ -309,7 +304,7 @@ TEST_P(RelayTest, a_sender_that_resets_is_noticed_while_the_reader_takes_nothing
         EXPECT_EQ(session.result->how, RelayEnd::kReset);
         EXPECT_EQ(session.result->who, party);
         other.set_appetite(kMiB);
-        ASSERT_TRUE(pump_until(session, [&other = other] { return other.error() != 0 || other.has_eof(); }));
+        ASSERT_TRUE(pump_until(session, [&] { return other.error() != 0 || other.has_eof(); }));
         expect_reset(other);
     }
 }
@@ -340,8 +335,7 @@ TEST_P(RelayTest, a_reader_that_takes_nothing_and_resets_cuts_the_sender) {
         other.plan(1024 * kMiB, false);
         pump_until_stalled(session);
         actor.reset();
-        ASSERT_TRUE(pump_until(
-            session, [&session, &other = other] { return session.is_over() && other.error() != 0; }));
+        ASSERT_TRUE(pump_until(session, [&] { return session.is_over() && other.error() != 0; }));
         EXPECT_EQ(session.result->how, RelayEnd::kReset);
         EXPECT_EQ(session.result->who, party);
     }
@@ -390,8 +384,7 @@ TEST_P(RelayTest, a_half_closed_session_is_reset_at_its_own_timeout) {
         start(session, {.half_closed = 50ms});
         const auto [actor, other, party] = sides_of(session);
         actor.plan(10, true);
-        ASSERT_TRUE(pump_until(
-            session, [&session, &actor = actor] { return session.is_over() && actor.error() != 0; }));
+        ASSERT_TRUE(pump_until(session, [&] { return session.is_over() && actor.error() != 0; }));
         EXPECT_EQ(session.result->how, RelayEnd::kIdle);
         EXPECT_EQ(other.received(), 10U);
         EXPECT_EQ(actor.error(), ECONNRESET);
