@@ -33,7 +33,7 @@ std::string TempDir::write(const std::string& name, std::string_view text) const
     return file(name);
 }
 
-FakeDaemon::FakeDaemon(const std::map<std::string, std::string>& replies) {
+FakeDaemon::FakeDaemon(std::initializer_list<std::pair<std::string, std::string>> replies) {
     server_.emplace(context_, socket_);
     for (const auto& [command, text] : replies) {
         const json::object reply = json::parse(text).as_object();

@@ -7,12 +7,13 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/json/object.hpp>
 
-#include <map>
+#include <initializer_list>
 #include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace tapgate::cli {
@@ -37,8 +38,8 @@ class TempDir {
 /// A control socket whose commands give replies prepared by the test.
 class FakeDaemon {
   public:
-    /// Each key is a command, each value its reply in JSON. A reply with an "error" member is a refusal.
-    explicit FakeDaemon(const std::map<std::string, std::string>& replies);
+    /// Commands and their replies in JSON. A reply with an "error" member is a refusal.
+    explicit FakeDaemon(std::initializer_list<std::pair<std::string, std::string>> replies);
     FakeDaemon(const FakeDaemon&) = delete;
     FakeDaemon& operator=(const FakeDaemon&) = delete;
     ~FakeDaemon();

@@ -231,8 +231,7 @@ json::object explanation_json(const policy::CompiledPolicy& compiled,
 }
 
 std::string explanation_text(const policy::CompiledPolicy& compiled, const policy::Explanation& explanation) {
-    std::string text = fmt::format("{}: {}\n", policy::verdict_name(explanation.decision.verdict),
-                                   printable(explanation.summary, 1024));
+    std::string text = printable(explanation.summary, 1024) + "\n";
     if (!explanation.address_group.empty())
         text += fmt::format("the address is in group {}\n", explanation.address_group);
     if (explanation.steps.empty())

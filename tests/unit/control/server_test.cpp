@@ -277,11 +277,13 @@ TEST_F(ServerTest, one_client_too_many_is_told_so) {
     EXPECT_EQ(connect().call("echo", {}).error().message(), "8 control clients are connected already");
     for (Client& client : clients)
         EXPECT_TRUE(client.call("echo", {}));
+    // The place of one that leaves is free once the server has seen it go.
     clients.pop_back();
     const auto end = std::chrono::steady_clock::now() + kDeadline;
-    while (!connect().call("echo", {}) && std::chrono::steady_clock::now() < end)
-        std::this_thread::yield();
-    EXPECT_TRUE(connect().call("echo", {}));
+    bool served = false;
+    while (!served && std::chrono::steady_clock::now() < end)
+        served = connect().call("echo", {}).has_value();
+    EXPECT_TRUE(served);
 }
 
 TEST_F(ServerTest, only_root_is_served) {
