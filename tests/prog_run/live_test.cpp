@@ -112,14 +112,16 @@ class LiveTest : public ProgRunTest {
   protected:
     static void SetUpTestSuite() {
         const auto attach = [](bpf_tc_attach_point point, const char* program) {
-            LIBBPF_OPTS(bpf_tc_hook, hook);
+            bpf_tc_hook hook{};
+            hook.sz = sizeof hook;
             hook.ifindex = static_cast<int>(Programs::tap_ifindex());
             hook.attach_point = static_cast<bpf_tc_attach_point>(BPF_TC_INGRESS | BPF_TC_EGRESS);
             if (point == BPF_TC_INGRESS) {
                 ASSERT_EQ(bpf_tc_hook_create(&hook), 0);
             }
             hook.attach_point = point;
-            LIBBPF_OPTS(bpf_tc_opts, options);
+            bpf_tc_opts options{};
+            options.sz = sizeof options;
             options.prog_fd = bpf_program__fd(bpf_object__find_program_by_name(product().object(), program));
             ASSERT_EQ(bpf_tc_attach(&hook, &options), 0);
         };
@@ -133,7 +135,8 @@ class LiveTest : public ProgRunTest {
     }
 
     static void TearDownTestSuite() {
-        LIBBPF_OPTS(bpf_tc_hook, hook);
+        bpf_tc_hook hook{};
+        hook.sz = sizeof hook;
         hook.ifindex = static_cast<int>(Programs::tap_ifindex());
         hook.attach_point = static_cast<bpf_tc_attach_point>(BPF_TC_INGRESS | BPF_TC_EGRESS);
         EXPECT_EQ(bpf_tc_hook_destroy(&hook), 0);

@@ -27,12 +27,13 @@ constexpr tg_hash_key kHashKey{0x0706050403020100, 0x0f0e0d0c0b0a0908};
     throw std::runtime_error(what + ": " + std::strerror(errno));
 }
 
-template <typename Skeleton, typename Open>
-bpf_object* load(Open open) {
-    Skeleton* const skeleton = open();
-    if (skeleton == nullptr)
+template <typename Skeleton>
+Programs load(Skeleton* (*open)(), void (*destroy)(Skeleton*)) {
+    std::shared_ptr<Skeleton> skeleton(open(), destroy);
+    if (!skeleton)
         fail_with("open and load a BPF object");
-    return skeleton->obj; // for the life of the process
+    bpf_object* const object = skeleton->obj;
+    return Programs(std::move(skeleton), object);
 }
 
 } // namespace
@@ -51,7 +52,8 @@ tg_address to_tg(const IpAddress& address) {
     return result;
 }
 
-Programs::Programs(bpf_object* object) : object_(object) {
+Programs::Programs(std::shared_ptr<void> owner, bpf_object* object)
+    : owner_(std::move(owner)), object_(object) {
     store("hash_key", std::uint32_t{0}, kHashKey);
     reset();
 }
@@ -72,7 +74,8 @@ int Programs::execute(const char* program, const Bytes& packet, __sk_buff& conte
     if (found == nullptr)
         fail_with(std::string("find program ") + program);
     out.resize(packet.size() + 64);
-    LIBBPF_OPTS(bpf_test_run_opts, options);
+    bpf_test_run_opts options{};
+    options.sz = sizeof options;
     options.data_in = packet.data();
     options.data_size_in = static_cast<std::uint32_t>(packet.size());
     options.data_out = out.data();
@@ -200,12 +203,12 @@ void Programs::erase_raw(const char* map, const void* key) const {
 }
 
 const Programs& product() {
-    static const Programs programs(load<::tapgate_skeleton>(::tapgate__open_and_load));
+    static const Programs programs = load(::tapgate__open_and_load, ::tapgate__destroy);
     return programs;
 }
 
 const Programs& answer_path() {
-    static const Programs programs(load<dns_answer_direct>(dns_answer_direct__open_and_load));
+    static const Programs programs = load(dns_answer_direct__open_and_load, dns_answer_direct__destroy);
     return programs;
 }
 

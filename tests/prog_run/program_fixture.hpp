@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -63,7 +64,8 @@ struct RunResult {
 /// One loaded object, with the guest of the constants above in its maps.
 class Programs {
   public:
-    explicit Programs(bpf_object* object);
+    /// `owner` keeps `object` alive.
+    Programs(std::shared_ptr<void> owner, bpf_object* object);
 
     RunResult run(const char* program, const Bytes& packet) const {
         return run_on(program, packet, tap_ifindex());
@@ -111,6 +113,7 @@ class Programs {
     void clear(const char* map) const;
     int execute(const char* program, const Bytes& packet, __sk_buff& context, Bytes& out) const;
 
+    std::shared_ptr<void> owner_;
     bpf_object* object_;
 };
 

@@ -2,9 +2,6 @@
 #include "base/unique_fd.hpp"
 #include "program_fixture.hpp"
 
-#include <cstring>
-#include <optional>
-
 #include <sys/socket.h>
 
 namespace tapgate::test {
@@ -208,22 +205,16 @@ TEST_F(TcpTest, name_services_over_tcp_are_refused_with_a_reset) {
 
 TEST_F(TcpTest, a_listener_of_the_host_is_out_of_reach) {
     for (const auto& family : families()) {
-        const bool v4 = family.guest.is_v4();
-        const UniqueFd fd(::socket(v4 ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0));
-        sockaddr_storage address{};
-        const Endpoint any{*IpAddress::parse(v4 ? "0.0.0.0" : "::"), 443};
-        sockaddr_in v4_any{};
-        v4_any.sin_family = AF_INET;
-        v4_any.sin_port = htons(443);
-        unsigned length = any.to_sockaddr(address);
-        if (v4) {
-            std::memcpy(&address, &v4_any, sizeof v4_any);
-            length = sizeof v4_any;
-        }
-        ASSERT_EQ(::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), length), 0);
-        ASSERT_EQ(::listen(fd.get(), 1), 0);
-        EXPECT_TRUE(refused(send(family, {}), TG_DROP_NO_LISTENER)) << "SYN goes to the daemon or nowhere";
+        // On all addresses; an IPv6 socket so that one call serves both families.
+        const UniqueFd fd(::socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0));
         TcpFields fields;
+        fields.destination_port = 8443;
+        sockaddr_storage any{};
+        const unsigned length = Endpoint{IpAddress(), fields.destination_port}.to_sockaddr(any);
+        ASSERT_EQ(::bind(fd.get(), reinterpret_cast<const sockaddr*>(&any), length), 0);
+        ASSERT_EQ(::listen(fd.get(), 1), 0);
+        EXPECT_TRUE(refused(send(family, fields), TG_DROP_NO_LISTENER))
+            << "SYN goes to the daemon or nowhere";
         fields.flags = kAck;
         EXPECT_TRUE(refused(send(family, fields), TG_DROP_TCP_NO_FLOW));
     }
