@@ -70,14 +70,13 @@ Process start_nginx(const NetNs& ns, const std::vector<unsigned>& numbers,
     }
     const auto config = write_scratch(
         "nginx/nginx.conf",
-        fmt::format(
-            "daemon off;\nuser root;\nworker_processes 1;\npid {0}/nginx.pid;\nerror_log {0}/error.log;\n"
-            "events {{}}\nhttp {{\naccess_log off;\nclient_body_temp_path {0}/body;\n"
-            "proxy_temp_path {0}/proxy;\nfastcgi_temp_path {0}/fastcgi;\nuwsgi_temp_path {0}/uwsgi;\n"
-            "scgi_temp_path {0}/scgi;\nserver {{\n{1}ssl_certificate {2};\n"
-            "ssl_certificate_key {0}/key.pem;\nlocation / {{ default_type text/plain; "
-            "return 200 \"served $host\\n\"; }}\n}}\n}}\n",
-            dir.string(), listens, certificate.string()));
+        fmt::format("daemon off;\nmaster_process off;\npid {0}/nginx.pid;\nerror_log {0}/error.log;\n"
+                    "events {{}}\nhttp {{\naccess_log off;\nclient_body_temp_path {0}/body;\n"
+                    "proxy_temp_path {0}/proxy;\nfastcgi_temp_path {0}/fastcgi;\nuwsgi_temp_path {0}/uwsgi;\n"
+                    "scgi_temp_path {0}/scgi;\nserver {{\n{1}ssl_certificate {2};\n"
+                    "ssl_certificate_key {0}/key.pem;\nlocation / {{ default_type text/plain; "
+                    "return 200 \"served $host\\n\"; }}\n}}\n}}\n",
+                    dir.string(), listens, certificate.string()));
     return Process({"nginx", "-e", dir / "error.log", "-c", config}, &ns);
 }
 

@@ -38,6 +38,8 @@ std::optional<Datagram> UdpSocket::receive(std::chrono::milliseconds time) const
         socklen_t length = sizeof storage;
         const ssize_t count = ::recvfrom(fd_.get(), bytes.data(), bytes.size(), MSG_DONTWAIT,
                                          reinterpret_cast<sockaddr*>(&storage), &length);
+        if (count < 0 && std::chrono::steady_clock::now() >= deadline)
+            return std::nullopt;
         if (count < 0)
             continue; // an ICMP error about an earlier datagram
         bytes.resize(static_cast<std::size_t>(count));
@@ -56,8 +58,7 @@ UdpResponder::UdpResponder(const NetNs& ns, const Endpoint& local, Handler handl
     : socket_(ns, local), handler_(std::move(handler)), thread_([this] { loop(); }) {}
 
 UdpResponder::~UdpResponder() {
-    stopping_ = true;
-    ::shutdown(socket_.fd(), SHUT_RD); // wakes poll()
+    stopping_ = true; // seen within one wait of loop()
     thread_.join();
 }
 
@@ -68,7 +69,7 @@ void UdpResponder::set_handler(Handler handler) {
 
 void UdpResponder::loop() {
     while (!stopping_) {
-        const auto query = socket_.receive(std::chrono::milliseconds(100));
+        const auto query = socket_.receive(std::chrono::milliseconds(50)); // how soon stopping_ is seen
         if (!query || query->bytes.empty())
             continue;
         ++received_;

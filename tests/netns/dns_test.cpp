@@ -216,7 +216,6 @@ TEST_P(HostileDns, forged_answers_lose_against_the_right_one) {
         socket.send(query.from, wrong_id);
         socket.send(query.from, not_an_answer);
         socket.send(query.from, wrong_question);
-        socket.send(query.from, Bytes(forged.begin(), forged.end() - 3));
         other_port.send(query.from, forged);
         other_server.send(query.from, forged);
         socket.send(query.from, truth);
@@ -240,6 +239,20 @@ TEST_P(HostileDns, forged_answers_alone_bind_nothing_and_do_not_reach_the_guest)
     const auto reply = ask_gateway("www.allowed.test");
     EXPECT_TRUE(!reply || (reply->rcode == kServFail && reply->addresses.empty()));
     EXPECT_EQ(all_bound_names(), std::vector<std::string>{});
+}
+
+TEST_P(HostileDns, a_malformed_answer_binds_nothing_and_is_not_delivered) {
+    for (const std::size_t cut : {1U, 3U, 10U}) {
+        script([&](const UdpSocket& socket, const Datagram& query) {
+            Bytes answer = make_answer(query.bytes, {{record("www.allowed.test", right())}, {}, {}});
+            answer.resize(answer.size() - cut);
+            socket.send(query.from, answer);
+        });
+        const auto reply = ask_gateway("www.allowed.test");
+        ASSERT_TRUE(reply.has_value()) << cut;
+        EXPECT_EQ(reply->rcode, kServFail) << cut;
+        EXPECT_EQ(all_bound_names(), std::vector<std::string>{}) << cut;
+    }
 }
 
 TEST_P(HostileDns, an_unasked_answer_of_another_program_on_the_host_does_not_reach_the_guest) {
@@ -291,6 +304,18 @@ TEST_P(HostileDns, a_resolver_that_is_silent_gives_servfail) {
     const auto reply = ask_gateway("www.allowed.test");
     ASSERT_TRUE(reply.has_value());
     EXPECT_EQ(reply->rcode, kServFail);
+    EXPECT_GE(daemon().drops("dns-upstream"), 1U);
+}
+
+TEST_P(HostileDns, B44_queries_of_other_kinds_are_refused_and_never_leave) {
+    const unsigned before = upstream_received();
+    const std::uint64_t drops = daemon().drops("dns-refused");
+    for (const std::string type : {"ANY", "NULL", "AXFR"}) {
+        const auto reply = ask(guest(), {family().gateway, kDns}, "www.allowed.test", type, kPatience);
+        EXPECT_TRUE(reply && reply->rcode != kNoError && reply->addresses.empty()) << type;
+    }
+    EXPECT_EQ(upstream_received(), before);
+    EXPECT_EQ(daemon().drops("dns-refused"), drops + 3);
 }
 
 INSTANTIATE_TEST_SUITE_P(Family, HostileDns, families(), family_name);
@@ -308,7 +333,7 @@ class ResolveThenConnect : public WorldTest<ResolveThenConnect> {
             zone.push_back(dual_stack(name(i), 100 + i % kAddresses));
         DaemonConfig config;
         config.policy = policy_text({"allow@*.many.test:tcp:7000"});
-        config.limits = "dns_qps = 1000000";
+        config.limits = "dns_qps = 100000";
         return std::make_unique<World>(config, zone);
     }
 

@@ -134,7 +134,9 @@ TEST_P(Lifecycle, a_guest_comes_and_goes_with_its_interface_without_disturbing_a
     resolve(world, family(), "www.open.test");
     auto steady = TcpStream::connect(world.topology.guest().ns, server());
     ASSERT_TRUE(steady.has_value());
-    const auto steady_works = [&] { return steady->send("ping") == 0 && steady->receive(4).bytes == "ping"; };
+    const auto steady_works = [&] {
+        return steady->send("\x01ping") == 0 && steady->receive(5).bytes == "\x01ping";
+    };
     EXPECT_TRUE(steady_works());
 
     const std::string gateway = family().name == "IPv4" ? "192.0.2.17" : "2001:db8:1:1::1";
@@ -153,8 +155,8 @@ TEST_P(Lifecycle, a_guest_comes_and_goes_with_its_interface_without_disturbing_a
         }));
         auto stream = TcpStream::connect(other, server());
         ASSERT_TRUE(stream.has_value());
-        stream->send("pong");
-        EXPECT_EQ(stream->receive(4).bytes, "pong");
+        stream->send("\x02pong");
+        EXPECT_EQ(stream->receive(5).bytes, "\x02pong");
         EXPECT_TRUE(steady_works());
 
         world.topology.remove_guest_link(1);

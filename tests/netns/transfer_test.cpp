@@ -181,7 +181,7 @@ TEST_P(Transfer, a_download_that_the_server_resets_never_looks_complete) {
 TEST_P(Transfer, a_refused_dial_is_a_reset) {
     auto stream = TcpStream::connect(guest(), upstream(7999)); // nobody listens there
     ASSERT_TRUE(stream.has_value());
-    stream->send("x");
+    stream->send(std::string_view("\0", 1));
     EXPECT_EQ(stream->receive_to_end().end, End::kReset);
 }
 
