@@ -39,13 +39,16 @@ def virtme(update: bool = False) -> Path:
 class Machine:
     """A running machine. It is gone, with everything in it, when the `with` block ends."""
 
-    def __init__(self, image: Image, command: list[str], shared: Path, console: Path):
-        """Boots `image` and runs `command` as root: the host's files read-only, `shared` writable."""
+    def __init__(self, image: Image, command: list[str], shared: Path, console: Path, more: str = ""):
+        """Boots `image` and runs `command` as root: the host's files read-only, `shared` writable.
+
+        `more` are further options of QEMU.
+        """
         tool = virtme()
         modules = image.vmlinuz.parent.parent / "lib/modules" / image.version
         devices = (
             "-virtfs local,path=/,mount_tag=tapgate_root,security_model=none,readonly=on,multidevs=remap "
-            f"-virtfs local,path={shared},mount_tag=tapgate_results,security_model=none"
+            f"-virtfs local,path={shared},mount_tag=tapgate_results,security_model=none {more}"
         )
         arguments = [
             "/usr/bin/python3", str(tool / "usr/bin/vng"), "--run", str(image.vmlinuz), "--disable-kvm",

@@ -21,13 +21,17 @@ class AllowedSkip:
 
 @dataclass(frozen=True)
 class Suite:
-    """What one row runs. Limits are seconds; `program_limit` is for each program, `limit` for all together."""
+    """What one row runs. Limits are seconds; `program_limit` is for each program, `limit` for all together.
+
+    `kernels` are the names of those it is for, all if empty.
+    """
 
     name: str
     programs: list[str]
     limit: int
     program_limit: int
     arguments: list[str] = field(default_factory=list)
+    kernels: list[str] = field(default_factory=list)
     root: str = "build"
     allowed_skips: list[AllowedSkip] = field(default_factory=list)
 
@@ -41,6 +45,9 @@ class Suite:
                 raise Unusable(f"suite {self.name}: no program {pattern} in {folder}: build the tree first")
             commands += [{"name": path.name, "argv": [str(path), *self.arguments]} for path in found]
         return commands
+
+    def is_for(self, kernel: str) -> bool:
+        return not self.kernels or kernel in self.kernels
 
     def allows_skip(self, kernel: str, test: str) -> bool:
         return any(

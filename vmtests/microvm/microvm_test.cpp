@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "harness/daemon.hpp"
+#include "harness/process.hpp"
+#include "harness/sandbox.hpp"
+#include "harness/services.hpp"
+#include "harness/tcp_server.hpp"
+#include "harness/topology.hpp"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <map>
+#include <sstream>
+#include <string>
+
+// The promises of tests/netns behind a real tap, with a guest kernel of its own: frames arrive with a
+// virtio-net header, unfinished checksums and segments larger than the MTU, as no veth delivers them.
+namespace tapgate::test {
+namespace {
+
+constexpr unsigned kSite = 10;
+constexpr unsigned kOther = 11;
+constexpr unsigned kBulk = 20;
+constexpr std::uint16_t kBulkPort = 7003;
+constexpr int kLimitSeconds = 600;
+
+// curl's exit codes (man curl, EXIT CODES).
+constexpr int kCouldNotResolve = 6;
+constexpr int kTlsHandshakeFailed = 35;
+
+/// How a command of the guest ended.
+struct Entry {
+    int code = -1;
+    std::string output;
+};
+
+using Report = std::map<std::string, Entry>;
+
+Report read_report(const std::filesystem::path& file) {
+    Report report;
+    std::ifstream lines(file);
+    for (std::string line; std::getline(lines, line);) {
+        std::istringstream words(line);
+        std::string what;
+        Entry entry;
+        words >> what >> entry.code;
+        std::getline(words >> std::ws, entry.output);
+        report[what] = entry;
+    }
+    return report;
+}
+
+std::string text_of(const std::filesystem::path& file) {
+    std::ostringstream text;
+    text << std::ifstream(file).rdbuf();
+    return text.str();
+}
+
+DaemonConfig daemon_config() {
+    DaemonConfig config;
+    config.policy = policy_text({"allow@www.allowed.test:tcp:443", "allow@bulk.test:tcp:7003"});
+    return config;
+}
+
+/// The internet and the host, with a tap in place of the guest's veth.
+class Host {
+  public:
+    Host() { make_tap(); }
+
+    void make_tap() const {
+        must_run({"ip", "tuntap", "add", "tap0", "mode", "tap", "vnet_hdr"}, &topology_.host());
+        ip_batch(topology_.host(), "link set tap0 address 02:00:00:00:01:01 up\n"
+                                   "address add 192.0.2.1/28 dev tap0\n"
+                                   "address add 2001:db8:1::1/64 dev tap0 nodad\n");
+    }
+
+    void remove_tap() const { ip_batch(topology_.host(), "link delete tap0\n"); }
+
+    /// Boots the guest, lets it do all it does, and gives its report; empty if it did not come to an end.
+    [[nodiscard]] Report boot(const std::string& offloads) const {
+        const auto folder = scratch_dir() / fmt::format("microvm-{}", offloads);
+        std::filesystem::remove_all(folder);
+        std::filesystem::create_directories(folder);
+        std::filesystem::copy_file(web_.ca_file(), folder / "ca.pem");
+        const Completed booted = run_program({TAPGATE_MICROVM_BOOT, "--kernel", "6.12", "--tap", "tap0",
+                                              "--mac", "02:00:00:00:00:02", "--offloads", offloads, "--limit",
+                                              fmt::format("{}", kLimitSeconds), folder},
+                                             &topology_.host(), std::chrono::seconds(kLimitSeconds + 60));
+        EXPECT_EQ(booted.exit_code, 0) << booted.err;
+        Report report = read_report(folder / "report");
+        if (report.empty())
+            std::cerr << "the guest's console:\n" << text_of(folder / "console.log");
+        std::cout << text_of(folder / "report") << text_of(folder / "offloads");
+        return report;
+    }
+
+    [[nodiscard]] const Daemon& daemon() const { return daemon_; }
+
+  private:
+    Topology topology_{0};
+    Resolver resolver_{topology_.internet(),
+                       {dual_stack("www.allowed.test", kSite), dual_stack("www.denied.test", kSite),
+                        dual_stack("bulk.test", kBulk)}};
+    WebServer web_{topology_.internet(), {kSite, kOther}, {"www.allowed.test", "www.denied.test"}};
+    TcpServer echo4_{topology_.internet(), {ipv4().server(kBulk), kBulkPort}, echo};
+    TcpServer echo6_{topology_.internet(), {ipv6().server(kBulk), kBulkPort}, echo};
+    Daemon daemon_{topology_, daemon_config()};
+};
+
+void expect_promises(Report report, const Host& host) {
+    for (const std::string family : {"4", "6"}) {
+        SCOPED_TRACE("IPv" + family);
+        EXPECT_EQ(report["allowed-" + family].code, 0) << report["allowed-" + family].output;
+        EXPECT_EQ(report["allowed-" + family].output, "served www.allowed.test");
+        EXPECT_EQ(report["denied-" + family].code, kCouldNotResolve) << report["denied-" + family].output;
+        EXPECT_EQ(report["other-sni-" + family].code, kTlsHandshakeFailed)
+            << report["other-sni-" + family].output;
+        EXPECT_NE(report["unresolved-" + family].code, 0) << report["unresolved-" + family].output;
+        EXPECT_EQ(report["bulk-" + family].code, 0) << report["bulk-" + family].output;
+    }
+    if (testing::Test::HasFailure())
+        std::cerr << "the daemon's log:\n" << host.daemon().log();
+}
+
+class MicroVm : public testing::Test {
+  protected:
+    Host host_;
+};
+
+TEST_F(MicroVm, every_offload_combination_keeps_every_promise_and_a_guest_may_reboot) {
+    for (const std::string offloads : {"all", "checksum", "none"}) {
+        SCOPED_TRACE("offloads: " + offloads);
+        expect_promises(host_.boot(offloads), host_);
+    }
+}
+
+TEST_F(MicroVm, a_tap_that_was_removed_and_made_again_is_served) {
+    host_.remove_tap();
+    host_.make_tap();
+    expect_promises(host_.boot("all"), host_);
+}
+
+} // namespace
+} // namespace tapgate::test
