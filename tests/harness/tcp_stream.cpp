@@ -34,12 +34,14 @@ TcpStream::TcpStream(UniqueFd fd) : fd_(std::move(fd)) {
 }
 
 std::expected<TcpStream, int> TcpStream::connect(const NetNs& ns, const Endpoint& to,
-                                                 std::chrono::milliseconds time) {
+                                                 std::chrono::milliseconds time, std::uint32_t mark) {
     sockaddr_storage storage{};
     const socklen_t length = to.to_sockaddr(storage);
     UniqueFd fd(ns.run([&] { return ::socket(storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0); }));
     if (!fd)
         throw std::system_error(errno, std::generic_category(), "socket");
+    if (mark != 0 && ::setsockopt(fd.get(), SOL_SOCKET, SO_MARK, &mark, sizeof mark) != 0)
+        throw std::system_error(errno, std::generic_category(), "SO_MARK");
     TcpStream stream(std::move(fd));
     const auto* target = reinterpret_cast<const sockaddr*>(&storage);
     if (::connect(stream.fd(), target, length) == 0)

@@ -8,6 +8,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <expected>
 #include <span>
 #include <string>
@@ -34,9 +35,11 @@ class TcpStream {
     /// Takes a connected socket.
     explicit TcpStream(UniqueFd fd);
 
-    /// Connects from inside `ns`; the errno if it fails, ETIMEDOUT after `time`.
+    /// Connects from inside `ns`; the errno if it fails, ETIMEDOUT after `time`. `mark` is the socket's
+    /// (SO_MARK).
     static std::expected<TcpStream, int> connect(const NetNs& ns, const Endpoint& to,
-                                                 std::chrono::milliseconds time = kPatience);
+                                                 std::chrono::milliseconds time = kPatience,
+                                                 std::uint32_t mark = 0);
 
     /// Sends all of `bytes`; the errno that stopped it, 0 if none.
     int send(std::string_view bytes, std::chrono::milliseconds time = kPatience);

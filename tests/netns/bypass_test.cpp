@@ -218,6 +218,36 @@ TEST_P(Bypass, B14_an_empty_or_missing_rule_list_denies) {
     }
 }
 
+TEST_P(Bypass, B47_the_listener_resets_whoever_did_not_come_through_a_tap) {
+    // Where the daemon listens for steered connections, as the host sees it.
+    const NetNs& host = world().topology.host();
+    const std::string prefix = family().name == "IPv4" ? "192.0.0.8:" : "[100::8]:";
+    const std::string sockets = must_run({"ss", "-Hltn"}, &host);
+    const std::size_t found = sockets.find(prefix);
+    ASSERT_NE(found, std::string::npos) << sockets;
+    const auto listener = Endpoint::parse(sockets.substr(found, sockets.find(' ', found) - found));
+    ASSERT_TRUE(listener.has_value());
+
+    const auto dropped = [] {
+        const boost::json::object status = world().daemon.ask({"status", "show"});
+        for (const boost::json::value& row : status.at("drops").as_array()) {
+            if (row.at("reason").as_string() == "no-pending")
+                return row.at("packets").to_number<std::uint64_t>();
+        }
+        return std::uint64_t{0};
+    };
+    const std::uint64_t before = dropped();
+    // A root process of the host that sets our mark itself, the only way to that address. IPv4 does not even
+    // find a source address for it.
+    const bool v4 = family().name == "IPv4";
+    auto stream = TcpStream::connect(host, *listener, kPatience, 0x7461);
+    if (stream)
+        EXPECT_EQ(stream->receive_to_end().end, End::kReset);
+    else
+        EXPECT_EQ(stream.error(), v4 ? ENETUNREACH : ECONNRESET);
+    EXPECT_EQ(dropped(), before + (v4 ? 0 : 1));
+}
+
 INSTANTIATE_TEST_SUITE_P(Family, Bypass, families(), family_name);
 
 } // namespace
