@@ -57,6 +57,7 @@ class CopySession final : public RelaySession, public std::enable_shared_from_th
         for (tcp::socket& socket : sockets_) {
             set_nodelay(socket.native_handle());
             set_urgent_inline(socket.native_handle());
+            reset_on_close(socket.native_handle());
         }
         for (const Direction direction : kBothDirections) {
             watch(source_of(direction));
@@ -164,8 +165,8 @@ void CopySession::look_for_error(RelayParty party) {
 
 void CopySession::release() {
     for (tcp::socket& socket : sockets_) {
-        if (result().how != RelayEnd::kFinished)
-            reset_on_close(socket.native_handle());
+        if (result().how == RelayEnd::kFinished)
+            finish_on_close(socket.native_handle());
         boost::system::error_code ignored; // the descriptor is gone whatever close() says
         socket.close(ignored);
     }

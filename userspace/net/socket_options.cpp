@@ -16,13 +16,20 @@ void set_int(int fd, int level, int option, int value) {
     TAPGATE_ASSERT(is_set);
 }
 
+void set_linger(int fd, const linger& value) {
+    const bool is_set = ::setsockopt(fd, SOL_SOCKET, SO_LINGER, &value, sizeof value) == 0;
+    // Going on could end a cut transfer with a FIN: it would look complete.
+    TAPGATE_ASSERT(is_set);
+}
+
 } // namespace
 
 void reset_on_close(int fd) {
-    const linger at_once{.l_onoff = 1, .l_linger = 0};
-    const bool is_set = ::setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once) == 0;
-    // Going on would end a cut transfer with a FIN: it would look complete.
-    TAPGATE_ASSERT(is_set);
+    set_linger(fd, {.l_onoff = 1, .l_linger = 0});
+}
+
+void finish_on_close(int fd) {
+    set_linger(fd, {.l_onoff = 0, .l_linger = 0});
 }
 
 void set_nodelay(int fd) {

@@ -386,6 +386,7 @@ bool UringSession::adopt(UniqueFd& fd, tcp::socket& socket) {
     }
     set_nodelay(fd.get());
     set_urgent_inline(fd.get());
+    reset_on_close(fd.get());
     return true;
 }
 
@@ -430,8 +431,8 @@ void UringSession::operation_completed() {
 
 void UringSession::close_sockets() {
     for (UniqueFd& fd : fds_) {
-        if (fd && result().how != RelayEnd::kFinished)
-            reset_on_close(fd.get());
+        if (fd && result().how == RelayEnd::kFinished)
+            finish_on_close(fd.get());
         fd.reset();
     }
 }

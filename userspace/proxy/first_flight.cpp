@@ -70,7 +70,9 @@ void FirstFlightReader::settle_http() {
         break;
     }
     const auto& authority = http_.request().authority;
-    if (authority && !authority->is_address) {
+    if (authority && authority->is_address) {
+        flight_.literal = IpAddress::parse(authority->host);
+    } else if (authority) {
         flight_.name = policy::Name::from_wire(authority->host);
         if (!flight_.name) {
             settle(FirstFlightKind::kHttpBad, "the host is not a host name");

@@ -79,7 +79,7 @@ asio::awaitable<void> Session::run() {
     state_ = State::kDial;
     Result<tcp::socket> upstream = co_await dial();
     if (!upstream) {
-        publish_dial_failure(upstream.error());
+        publish_end("dial-failed: " + upstream.error().message(), "upstream");
         reset_guest();
         co_return;
     }
@@ -87,6 +87,9 @@ asio::awaitable<void> Session::run() {
 }
 
 bool Session::admit() {
+    // Also what the kernel does with the socket should this process die.
+    net::reset_on_close(socket_.native_handle());
+    net::set_urgent_inline(socket_.native_handle());
     boost::system::error_code error;
     const tcp::endpoint remote = socket_.remote_endpoint(error);
     if (error)
@@ -224,8 +227,8 @@ asio::awaitable<void> Session::say_and_close(std::string_view bytes) {
         if (!error)
             drained += socket_.read_some(asio::buffer(sink), error);
     }
-    if (error != asio::error::eof)
-        net::reset_on_close(socket_.native_handle());
+    if (error == asio::error::eof)
+        net::finish_on_close(socket_.native_handle());
     socket_.close(error);
 }
 
@@ -251,7 +254,7 @@ asio::awaitable<void> Session::relay(tcp::socket upstream) {
     tcp::socket guest_socket = std::move(socket_);
     const net::RelayResult result =
         co_await context_.relay.run(std::move(guest_socket), std::move(upstream), options);
-    publish_end(result);
+    publish_end(std::string(net::relay_end_name(result.how)), net::relay_party_name(result.who));
 }
 
 void Session::learn_bound_names() {
@@ -296,38 +299,24 @@ void Session::publish_verdict(const policy::Decision& decision) {
     context_.events.publish(std::move(event));
 }
 
-void Session::publish_end(const net::RelayResult& result) {
+void Session::publish_end(std::string how, std::string_view who) {
     FlowEndEvent event;
     event.guest = guest_->name;
     event.source = source_;
     event.destination = destination_;
     event.name = info().name;
-    event.bytes_up = result.bytes_up;
-    event.bytes_down = result.bytes_down;
+    event.bytes_up = counters_.bytes_up;
+    event.bytes_down = counters_.bytes_down;
     event.duration =
         std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - started_);
-    event.how = net::relay_end_name(result.how);
-    event.who = net::relay_party_name(result.who);
-    context_.events.publish(std::move(event));
-}
-
-void Session::publish_dial_failure(const Error& error) {
-    FlowEndEvent event;
-    event.guest = guest_->name;
-    event.source = source_;
-    event.destination = destination_;
-    event.name = info().name;
-    event.duration =
-        std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - started_);
-    event.how = "dial-failed: " + error.message();
-    event.who = "upstream";
+    event.how = std::move(how);
+    event.who = who;
     context_.events.publish(std::move(event));
 }
 
 void Session::reset_guest() {
     boost::system::error_code ignored;
-    net::reset_on_close(socket_.native_handle());
-    socket_.close(ignored);
+    socket_.close(ignored); // admit() has seen to it that this resets
 }
 
 FlowInfo Session::info() const {

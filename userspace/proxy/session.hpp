@@ -95,8 +95,7 @@ class Session {
     [[nodiscard]] policy::FlowFacts facts() const;
     [[nodiscard]] std::string rule_text(const policy::Decision& decision) const;
     void publish_verdict(const policy::Decision& decision);
-    void publish_end(const net::RelayResult& result);
-    void publish_dial_failure(const Error& error);
+    void publish_end(std::string how, std::string_view who);
     void reset_guest();
 
     SessionContext& context_;

@@ -113,10 +113,11 @@ TEST(FirstFlight, an_http_request_carries_its_host) {
     EXPECT_EQ(flight.name->text(), "example.com");
 }
 
-TEST(FirstFlight, an_http_request_to_an_address_has_no_name) {
+TEST(FirstFlight, an_http_request_to_an_address_has_that_address_and_no_name) {
     const auto flight = settled(bytes("GET / HTTP/1.1\r\nHost: 192.0.2.1\r\n\r\n"));
     EXPECT_EQ(flight.kind, FirstFlightKind::kHttp);
     EXPECT_FALSE(flight.name);
+    EXPECT_EQ(flight.literal, IpAddress::parse("192.0.2.1"));
 }
 
 TEST(FirstFlight, two_hosts_are_bad) {
