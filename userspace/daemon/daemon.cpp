@@ -88,8 +88,10 @@ Result<void> Daemon::start_parts() {
     kernel_ = std::make_unique<KernelAdapter>(*datapath_);
 
     control_ = std::make_unique<control::Server>(context_, config_.daemon.control_socket);
-    events_ = std::make_unique<EventRelay>(
-        context_, [this](const boost::json::object& event) { control_->publish(event); });
+    events_ = std::make_unique<EventRelay>(context_, [this](const proxy::Event& event) {
+        if (control_->has_monitors())
+            control_->publish(to_json(event));
+    });
     if (const auto workers = start_workers(); !workers)
         return workers;
     auto steering = net::Steering::install(config_.daemon.mark, config_.daemon.route_table);
@@ -197,8 +199,14 @@ asio::awaitable<void> Daemon::follow_links() {
             co_await link_socket_->async_wait(asio::posix::stream_descriptor::wait_read, net::kAsTuple);
         if (error)
             co_return;
-        if (const auto read = links_->read_events(); !read) {
+        const auto read = links_->read_events([this](const net::LinkEvent& event) {
+            if (event.change == net::LinkChange::kRemoved)
+                guests_->link_removed(event.link.ifindex);
+        });
+        if (!read) {
             spdlog::error("{}", read.error().message());
+            asio::steady_timer pause(context_, kTick);
+            co_await pause.async_wait(net::kAsTuple);
             continue;
         }
         apply_links();
@@ -219,6 +227,8 @@ asio::awaitable<void> Daemon::follow_drops() {
         if (error)
             co_return;
         datapath_->read_events([this](const datapath::DropEvent& event) {
+            if (!control_->has_monitors())
+                return;
             const GuestRegistry::Attached* attached = guests_->find(event.guest);
             publish(to_json(event, attached == nullptr ? "" : attached->guest.name));
         });

@@ -98,7 +98,7 @@ void EventRelay::publish(proxy::Event event) {
     }
     boost::asio::post(context_, [state = state_, event = std::move(event)] {
         state->waiting.fetch_sub(1, std::memory_order_relaxed);
-        state->consumer(to_json(event));
+        state->consumer(event);
     });
 }
 

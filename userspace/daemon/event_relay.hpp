@@ -29,7 +29,7 @@ namespace tapgate::daemon {
 /// counted as lost, never waited for.
 class EventRelay final : public proxy::EventSink {
   public:
-    using Consumer = std::function<void(const boost::json::object&)>;
+    using Consumer = std::function<void(const proxy::Event&)>;
 
     /// `consumer` runs on the thread of `context`, which must outlive the workers.
     EventRelay(boost::asio::io_context& context, Consumer consumer);

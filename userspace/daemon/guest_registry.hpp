@@ -50,6 +50,9 @@ class GuestRegistry {
     /// Declared::error until it is gone.
     Result<void> reconcile(const net::LinkMonitor& links);
 
+    /// The link of that index is gone, even if another one has its index by now: its guest is detached.
+    void link_removed(unsigned ifindex) { detach(ifindex); }
+
     /// Hands the generation in force of policy `name` to every guest that uses it.
     void policy_changed(const std::string& name);
 

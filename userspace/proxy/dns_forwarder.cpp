@@ -31,12 +31,10 @@ constexpr int kReceiveBatch = 64;
 /// Resolvers asked for one query; with the timeout of each this bounds a query's life.
 constexpr std::size_t kMaxAttempts = 3;
 
-/// Unpredictable bytes; up to 256 of them getrandom() never gives fewer.
-template <typename T>
-T random_value() {
-    T value{};
-    TAPGATE_ASSERT(::getrandom(&value, sizeof value, 0) == ssize_t{sizeof value});
-    return value;
+std::uint16_t random_id() {
+    std::uint16_t id = 0;
+    TAPGATE_ASSERT(::getrandom(&id, sizeof id, 0) == ssize_t{sizeof id});
+    return id;
 }
 
 asio::ip::address to_asio(const IpAddress& address) {
@@ -282,9 +280,8 @@ asio::awaitable<DnsForwarder::UpstreamAnswer> DnsForwarder::ask(Endpoint upstrea
         socket.connect(endpoint, error);
     if (error)
         co_return answer;
-    const auto case_bits = random_value<std::array<std::uint8_t, 32>>();
-    const auto id = random_value<std::uint16_t>();
-    const proto::DnsUpstreamQuery question = proto::build_upstream_query(query, id, case_bits);
+    const std::uint16_t id = random_id();
+    const proto::DnsUpstreamQuery question = proto::build_upstream_query(query, id);
     socket.send(asio::buffer(question.bytes), 0, error);
     if (error)
         co_return answer;
