@@ -65,19 +65,25 @@ DaemonConfig daemon_config() {
     return config;
 }
 
+void make_tap(const Topology& topology) {
+    must_run({"ip", "tuntap", "add", "tap0", "mode", "tap", "vnet_hdr"}, &topology.host());
+    ip_batch(topology.host(), "link set tap0 address 02:00:00:00:01:01 up\n"
+                              "address add 192.0.2.1/28 dev tap0\n"
+                              "address add 2001:db8:1::1/64 dev tap0 nodad\n");
+}
+
+struct TopologyWithTap : Topology {
+    TopologyWithTap() : Topology(0) { make_tap(*this); }
+};
+
 /// The internet and the host, with a tap in place of the guest's veth.
 class Host {
   public:
-    Host() { make_tap(); }
-
-    void make_tap() const {
-        must_run({"ip", "tuntap", "add", "tap0", "mode", "tap", "vnet_hdr"}, &topology_.host());
-        ip_batch(topology_.host(), "link set tap0 address 02:00:00:00:01:01 up\n"
-                                   "address add 192.0.2.1/28 dev tap0\n"
-                                   "address add 2001:db8:1::1/64 dev tap0 nodad\n");
+    /// Deletes the tap and makes it again.
+    void renew_tap() const {
+        ip_batch(topology_.host(), "link delete tap0\n");
+        make_tap(topology_);
     }
-
-    void remove_tap() const { ip_batch(topology_.host(), "link delete tap0\n"); }
 
     /// Boots the guest, lets it do all it does, and gives its report; empty if it did not come to an end.
     [[nodiscard]] Report boot(const std::string& offloads) const {
@@ -100,7 +106,7 @@ class Host {
     [[nodiscard]] const Daemon& daemon() const { return daemon_; }
 
   private:
-    Topology topology_{0};
+    TopologyWithTap topology_;
     Resolver resolver_{topology_.internet(),
                        {dual_stack("www.allowed.test", kSite), dual_stack("www.denied.test", kSite),
                         dual_stack("bulk.test", kBulk)}};
@@ -138,8 +144,7 @@ TEST_F(MicroVm, every_offload_combination_keeps_every_promise_and_a_guest_may_re
 }
 
 TEST_F(MicroVm, a_tap_that_was_removed_and_made_again_is_served) {
-    host_.remove_tap();
-    host_.make_tap();
+    host_.renew_tap();
     expect_promises(host_.boot("all"), host_);
 }
 
