@@ -45,8 +45,9 @@ static __always_inline bool dns_load(struct __sk_buff *skb, const struct packet 
 	__u32 length = packet->l4_length - sizeof(struct udphdr);
 
 	/*
-	 * 6.1 learns no bound from "!= 0" or a mask; it does from these. It links no copies made by 32-bit moves,
-	 * so both comparisons have to be of one register: the compiler must not see where the value comes from.
+	 * 6.1 learns no bound from "!= 0" or a mask; it does from these. It links no copies made by 32-bit
+	 * moves, so both comparisons have to be of one register: the compiler must not see where the value
+	 * comes from.
 	 */
 	asm volatile("" : "+r"(length));
 	if (length < DNS_HEADER_SIZE || length > TG_DNS_PAYLOAD_MAX)

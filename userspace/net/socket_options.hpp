@@ -10,8 +10,8 @@ namespace tapgate::net {
 
 /// Makes close() send an RST and discard unsent data (SO_LINGER with 0 seconds).
 ///
-/// In force for as long as a connection is not at its orderly end: should the process die, its sockets are closed
-/// by the kernel, and a transfer that was cut must not end in a FIN.
+/// In force for as long as a connection is not at its orderly end: should the process die, its sockets are
+/// closed by the kernel, and a transfer that was cut must not end in a FIN.
 void reset_on_close(int fd);
 
 /// Takes reset_on_close() back: close() ends the connection in order and delivers what is unsent.
