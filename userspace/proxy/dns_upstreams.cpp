@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <sstream>
 #include <string>
+#include <utility>
 
 namespace tapgate::proxy {
 
@@ -17,13 +18,16 @@ void DnsUpstreams::set(const std::vector<Endpoint>& endpoints) {
 }
 
 std::vector<Endpoint> DnsUpstreams::in_order(Clock::time_point now) const {
-    std::vector<Entry> entries = entries_;
-    std::ranges::stable_sort(entries, {}, [now](const Entry& entry) {
-        return entry.penalty_end <= now ? Clock::time_point{} : entry.penalty_end;
-    });
+    // Healthy ones share the least key; among equals the configured place decides.
+    std::vector<std::pair<Clock::time_point, std::size_t>> order;
+    for (std::size_t place = 0; place < entries_.size(); ++place) {
+        const Clock::time_point end = entries_[place].penalty_end;
+        order.emplace_back(end <= now ? Clock::time_point{} : end, place);
+    }
+    std::ranges::sort(order);
     std::vector<Endpoint> endpoints;
-    for (const Entry& entry : entries)
-        endpoints.push_back(entry.endpoint);
+    for (const auto& [end, place] : order)
+        endpoints.push_back(entries_[place].endpoint);
     return endpoints;
 }
 

@@ -16,7 +16,7 @@ namespace tapgate::proxy {
 class FirstFlightReader {
   public:
     /// `cap`: the most stream bytes that are looked at.
-    explicit FirstFlightReader(std::size_t cap) : cap_(cap), tls_(cap), http_(cap) {}
+    explicit FirstFlightReader(std::size_t cap) : tls_(cap), http_(cap) {}
 
     /// Judges the whole prefix received so far; true when its kind is settled.
     bool update(ByteView prefix);
@@ -36,7 +36,6 @@ class FirstFlightReader {
     void settle_http();
     void settle(policy::FirstFlightKind kind, std::string_view reason = {});
 
-    std::size_t cap_;
     proto::TlsClientHelloParser tls_;
     proto::HttpRequestParser http_;
     policy::FirstFlight flight_;
