@@ -352,20 +352,33 @@ Reply flow_show(Daemon& daemon, const json::object& args) {
     return reply;
 }
 
-Reply dns_show(Daemon& daemon, const json::object& args) {
+/// The bindings that `dns show` and `dns flush` are about.
+struct DnsSelection {
+    const GuestRegistry::Attached* guest = nullptr; ///< null: of every guest
+    std::optional<std::string> name;                ///< empty: of every name
+};
+
+Result<DnsSelection> dns_selection(Daemon& daemon, const json::object& args) {
     if (const auto known = control::only_args(args, {"guest", "name"}); !known)
         return fail(known.error());
     const auto guest = guest_argument(daemon, args);
-    const auto name = control::optional_string(args, "name");
     if (!guest)
         return fail(guest.error());
+    const auto name = control::optional_string(args, "name");
     if (!name)
         return fail(name.error());
-    const std::optional<proxy::GuestId> id =
-        *guest == nullptr ? std::nullopt : std::optional((*guest)->guest.id);
+    return DnsSelection{*guest, *name};
+}
+
+Reply dns_show(Daemon& daemon, const json::object& args) {
+    const auto selection = dns_selection(daemon, args);
+    if (!selection)
+        return fail(selection.error());
+    const auto& [guest, name] = *selection;
+    const std::optional<proxy::GuestId> id = guest == nullptr ? std::nullopt : std::optional(guest->guest.id);
     json::array bindings;
     for (const datapath::Binding& binding : daemon.datapath().bindings(id)) {
-        if (*name && **name != binding.name)
+        if (name && *name != binding.name)
             continue;
         json::object object;
         object["guest"] = guest_name(daemon, binding.guest);
@@ -381,20 +394,15 @@ Reply dns_show(Daemon& daemon, const json::object& args) {
 }
 
 Reply dns_flush(Daemon& daemon, const json::object& args) {
-    if (const auto known = control::only_args(args, {"guest", "name"}); !known)
-        return fail(known.error());
-    const auto guest = guest_argument(daemon, args);
-    const auto name = control::optional_string(args, "name");
-    if (!guest)
-        return fail(guest.error());
-    if (!name)
-        return fail(name.error());
-    if (*guest == nullptr)
+    const auto selection = dns_selection(daemon, args);
+    if (!selection)
+        return fail(selection.error());
+    const auto& [guest, name] = *selection;
+    if (guest == nullptr)
         return fail(ErrorCode::kInvalid, "argument 'guest' is missing: whose bindings to forget");
-    const std::optional<std::string_view> only =
-        *name ? std::optional<std::string_view>(**name) : std::nullopt;
+    const std::optional<std::string_view> only = name ? std::optional<std::string_view>(*name) : std::nullopt;
     json::object reply;
-    reply["removed"] = daemon.datapath().flush_bindings((*guest)->guest.id, only);
+    reply["removed"] = daemon.datapath().flush_bindings(guest->guest.id, only);
     return reply;
 }
 

@@ -70,7 +70,6 @@ class Daemon {
     boost::asio::awaitable<void> tick();
     void apply_links();
     void refresh_upstreams();
-    void stop();
 
     Config config_;
     std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
@@ -88,7 +87,6 @@ class Daemon {
     std::unique_ptr<boost::asio::posix::stream_descriptor> drop_events_;
     boost::asio::steady_timer tick_timer_{context_};
     std::vector<Endpoint> upstreams_;
-    bool running_ = false;
 };
 
 } // namespace tapgate::daemon
