@@ -7,7 +7,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <limits>
 #include <set>
 #include <tuple>
 
@@ -15,7 +14,9 @@ namespace tapgate::policy {
 
 namespace {
 
-constexpr RuleIndex kEndOfChain = std::numeric_limits<RuleIndex>::max();
+std::string_view source_name(const Policy& policy) {
+    return policy.source.empty() ? std::string_view("policy") : policy.source;
+}
 
 Result<void> check_group_references(const Policy& policy, const GroupTable& daemon_groups) {
     for (const auto& [name, blocks] : daemon_groups)
@@ -35,7 +36,7 @@ Result<void> check_group_references(const Policy& policy, const GroupTable& daem
                 valid.push_back(known);
         const std::string why = fmt::format("{}: {} (a host name of one label is written domain={})",
                                             rule.text, unknown_word("group", *name, valid), *name);
-        return fail(error_at(policy.source.empty() ? "policy" : policy.source, rule.location, why));
+        return fail(error_at(source_name(policy), rule.location, why));
     }
     return {};
 }
@@ -44,12 +45,14 @@ Result<void> check_group_references(const Policy& policy, const GroupTable& daem
 
 Result<std::shared_ptr<const CompiledPolicy>> CompiledPolicy::compile(Policy policy,
                                                                       const GroupTable& daemon_groups) {
-    if (policy.rules.size() >= kEndOfChain)
+    if (policy.rules.size() >= RuleChain::kEnd)
         return fail(ErrorCode::kLimit, "the policy has more rules than can be counted in 32 bits");
     if (const auto checked = check_group_references(policy, daemon_groups); !checked)
         return fail(checked.error());
     std::shared_ptr<CompiledPolicy> compiled(new CompiledPolicy);
     compiled->policy_ = std::move(policy);
+    if (const auto grouped = compiled->build_rule_groups(); !grouped)
+        return fail(grouped.error());
     compiled->build_group_entries(daemon_groups);
     compiled->build_rule_indexes();
     return compiled;
@@ -88,48 +91,153 @@ std::string_view CompiledPolicy::table_group_of(const IpAddress& address) const 
     return {};
 }
 
-void CompiledPolicy::build_rule_indexes() {
+namespace {
+
+/// Whether a group of rules that begins with `a` goes on with `b`.
+bool in_one_group(const Rule& a, const Rule& b) {
+    return a.direction == b.direction && a.action == b.action && a.protocols == b.protocols &&
+           a.ports == b.ports && a.cname == b.cname &&
+           std::holds_alternative<DomainTarget>(a.target) == std::holds_alternative<DomainTarget>(b.target);
+}
+
+bool is_on_queries(const Rule& rule) {
+    return std::holds_alternative<DnsTarget>(rule.target);
+}
+
+} // namespace
+
+Result<void> CompiledPolicy::build_rule_groups() {
     const auto count = static_cast<RuleIndex>(policy_.rules.size());
-    next_with_same_name_.assign(count, kEndOfChain);
-    using Service = std::tuple<Direction, ProtocolSet, std::vector<PortRange>>;
-    std::set<Service> denied_services;
     for (RuleIndex i = 0; i < count; ++i) {
         const Rule& rule = policy_.rules[i];
-        const auto* domain = std::get_if<DomainTarget>(&rule.target);
-        if (domain == nullptr) {
-            address_rules_.push_back(i);
+        if (is_on_queries(rule))
+            continue;
+        if (!rule_groups_.empty() && in_one_group(policy_.rules[rule_groups_.back().first], rule)) {
+            rule_groups_.back().last = i;
             continue;
         }
-        NameIndex& index = domain->suffix ? suffixes_ : exact_names_;
-        const auto [chain, fresh] = index.try_emplace(domain->name.text(), NameChain{i, i});
-        if (!fresh) {
-            next_with_same_name_[chain->second.last] = i;
-            chain->second.last = i;
-        }
-        if (rule.action == Action::kDeny &&
+        if (rule_groups_.size() == kMaxRuleGroups)
+            return fail(
+                error_at(source_name(policy_), rule.location,
+                         fmt::format("the rules change their direction, action, protocols, ports or kind "
+                                     "of target more than {} times, which the kernel cannot hold; put "
+                                     "rules that agree in these next to each other",
+                                     kMaxRuleGroups - 1)));
+        rule_groups_.push_back({i, i});
+    }
+    return {};
+}
+
+std::size_t CompiledPolicy::rule_group_of(RuleIndex rule) const {
+    const auto behind = std::ranges::upper_bound(rule_groups_, rule, {}, &RuleGroup::first);
+    TAPGATE_ASSERT(behind != rule_groups_.begin());
+    return static_cast<std::size_t>(behind - rule_groups_.begin()) - 1;
+}
+
+void CompiledPolicy::add_to(RuleChain& chain, RuleIndex rule) {
+    if (chain.first == RuleChain::kEnd) {
+        chain = {rule, rule};
+        return;
+    }
+    if (!is_on_queries(policy_.rules[rule]) && rule_group_of(chain.last) == rule_group_of(rule))
+        return;
+    next_in_chain_[chain.last] = rule;
+    chain.last = rule;
+}
+
+void CompiledPolicy::build_rule_indexes() {
+    const auto count = static_cast<RuleIndex>(policy_.rules.size());
+    next_in_chain_.assign(count, RuleChain::kEnd);
+    using Service = std::tuple<Direction, ProtocolSet, std::vector<PortRange>>;
+    std::set<Service> denied_services;
+    std::map<IpPrefix, RuleChain> block_chains;
+    for (const RuleGroup& group : rule_groups_) {
+        const Rule& rule = policy_.rules[group.first];
+        if (rule.action == Action::kDeny && std::holds_alternative<DomainTarget>(rule.target) &&
             denied_services.emplace(rule.direction, rule.protocols, rule.ports).second)
-            first_domain_denials_.push_back(i);
+            first_domain_denials_.push_back(group.first);
+    }
+
+    struct Visitor {
+        CompiledPolicy& self;
+        std::map<IpPrefix, RuleChain>& block_chains;
+
+        RuleChain& operator()(const AnyTarget&) const { return self.any_rules_; }
+
+        RuleChain& operator()(const DnsTarget&) const { return self.query_rules_; }
+
+        RuleChain& operator()(const GroupTarget& target) const {
+            return self.group_rules_[std::string(group_name(target))];
+        }
+
+        RuleChain& operator()(const PrefixTarget& target) const { return block_chains[target.prefix]; }
+
+        RuleChain& operator()(const DomainTarget& target) const {
+            NameRules& rules = self.names_[target.name.text()];
+            return target.suffix ? rules.suffix : rules.exact;
+        }
+    };
+
+    for (RuleIndex i = 0; i < count; ++i)
+        add_to(std::visit(Visitor{*this, block_chains}, policy_.rules[i].target), i);
+    build_blocks(block_chains);
+}
+
+void CompiledPolicy::build_blocks(const std::map<IpPrefix, RuleChain>& chains) {
+    for (const auto& [prefix, rules] : chains) {
+        std::vector<Block>& blocks = prefix.address().is_v4() ? blocks4_ : blocks6_;
+        std::uint32_t outer = static_cast<std::uint32_t>(blocks.size());
+        while (outer != 0 && !blocks[outer - 1].prefix.contains(prefix))
+            outer = blocks[outer - 1].outer;
+        blocks.push_back({prefix, outer, rules});
     }
 }
 
-void CompiledPolicy::append_chain(const NameIndex& index, std::string_view name,
-                                  std::vector<RuleIndex>& rules) const {
-    const auto found = index.find(name);
-    if (found == index.end())
-        return;
-    for (RuleIndex i = found->second.first; i != kEndOfChain; i = next_with_same_name_[i])
-        rules.push_back(i);
+RuleChain CompiledPolicy::group_rules(std::string_view group) const {
+    const auto found = group_rules_.find(group);
+    return found == group_rules_.end() ? RuleChain() : found->second;
+}
+
+void CompiledPolicy::append_chain(const RuleChain& chain, std::vector<RuleIndex>& rules) const {
+    for_each(chain, [&rules](RuleIndex rule) { rules.push_back(rule); });
+}
+
+void CompiledPolicy::append_address_rules(const IpAddress& address, std::string_view group,
+                                          std::vector<RuleIndex>& rules) const {
+    append_chain(any_rules_, rules);
+    append_chain(group_rules(group), rules);
+    const std::vector<Block>& blocks = this->blocks(address.is_v4());
+    // The last block that begins at or before the address either holds it, or is inside of all that do.
+    const auto behind = std::ranges::upper_bound(blocks, address, {},
+                                                 [](const Block& block) { return block.prefix.address(); });
+    for (auto index = static_cast<std::uint32_t>(behind - blocks.begin()); index != 0;) {
+        const Block& block = blocks[index - 1];
+        if (block.prefix.contains(address))
+            append_chain(block.rules, rules);
+        index = block.outer;
+    }
 }
 
 void CompiledPolicy::append_domain_rules(const Name& name, std::vector<RuleIndex>& rules) const {
-    append_chain(exact_names_, name.text(), rules);
+    bool exact = true;
     for (std::string_view zone = name.text();;) {
-        append_chain(suffixes_, zone, rules);
+        if (const auto found = names_.find(zone); found != names_.end()) {
+            if (exact)
+                append_chain(found->second.exact, rules);
+            append_chain(found->second.suffix, rules);
+        }
+        exact = false;
         const std::size_t dot = zone.find('.');
         if (dot == std::string_view::npos)
             return;
         zone.remove_prefix(dot + 1);
     }
+}
+
+void CompiledPolicy::append_query_rules(std::vector<RuleIndex>& rules) const {
+    append_chain(any_rules_, rules);
+    append_chain(query_rules_, rules);
+    append_chain(group_rules(word_for(BuiltinGroup::kHost, kBuiltinGroups)), rules);
 }
 
 } // namespace tapgate::policy

@@ -13,19 +13,15 @@ namespace {
 
 constexpr Decision kRefused = {Verdict::kDeny, Basis::kRefusedAddress, std::nullopt};
 
-/// Walks the rules at `address_rules` and `domain_rules` in their common order, each once.
+/// Walks the rules at `candidates`, given in any order and perhaps twice, each once and in the policy's
+/// order.
 template <typename Matcher>
-Decision walk(const Policy& policy, const std::vector<RuleIndex>& address_rules,
-              std::vector<RuleIndex> domain_rules, Action default_action, const Matcher& match) {
-    std::ranges::sort(domain_rules);
-    domain_rules.erase(std::ranges::unique(domain_rules).begin(), domain_rules.end());
+Decision walk(const Policy& policy, std::vector<RuleIndex> candidates, Action default_action,
+              const Matcher& match) {
+    std::ranges::sort(candidates);
+    candidates.erase(std::ranges::unique(candidates).begin(), candidates.end());
     RuleWalk walk(default_action);
-    auto address = address_rules.begin();
-    auto domain = domain_rules.begin();
-    while (address != address_rules.end() || domain != domain_rules.end()) {
-        const bool take_domain =
-            address == address_rules.end() || (domain != domain_rules.end() && *domain < *address);
-        const RuleIndex index = take_domain ? *domain++ : *address++;
+    for (const RuleIndex index : candidates) {
         const Rule& rule = policy.rules[index];
         if (const auto decision = walk.step(index, rule, match(rule)))
             return *decision;
@@ -33,24 +29,32 @@ Decision walk(const Policy& policy, const std::vector<RuleIndex>& address_rules,
     return walk.finish();
 }
 
+/// The rules on addresses that can match the flow.
+std::vector<RuleIndex> address_candidates(const CompiledPolicy& policy, const FlowView& view) {
+    std::vector<RuleIndex> candidates;
+    policy.append_address_rules(view.facts.destination.address, view.group, candidates);
+    if (view.embedded)
+        policy.append_address_rules(*view.embedded, view.group, candidates);
+    return candidates;
+}
+
 Decision decide_flow(const CompiledPolicy& policy, const FlowFacts& facts, bool at_syn,
                      const Name* wire_name) {
     const FlowView view{facts, at_syn, wire_name,
                         group_of(policy, facts.destination.address, facts.host_addresses),
                         embedded_v4(facts.destination.address)};
-    std::vector<RuleIndex> domain_rules;
+    std::vector<RuleIndex> candidates = address_candidates(policy, view);
     for (const BoundName& bound : facts.bound) {
-        policy.append_domain_rules(bound.name, domain_rules);
+        policy.append_domain_rules(bound.name, candidates);
         for (const Name& alias : bound.aliases)
-            policy.append_domain_rules(alias, domain_rules);
+            policy.append_domain_rules(alias, candidates);
     }
     if (wire_name != nullptr)
-        policy.append_domain_rules(*wire_name, domain_rules);
+        policy.append_domain_rules(*wire_name, candidates);
     if (at_syn)
-        domain_rules.insert(domain_rules.end(), policy.first_domain_denials().begin(),
-                            policy.first_domain_denials().end());
-    return walk(policy.policy(), policy.address_rules(), std::move(domain_rules),
-                default_action(policy.policy(), facts.direction),
+        candidates.insert(candidates.end(), policy.first_domain_denials().begin(),
+                          policy.first_domain_denials().end());
+    return walk(policy.policy(), std::move(candidates), default_action(policy.policy(), facts.direction),
                 [&](const Rule& rule) { return match_flow(rule, view); });
 }
 
@@ -85,10 +89,10 @@ Decision decide_first_flight(const CompiledPolicy& policy, const FlowFacts& fact
 }
 
 Decision decide_query(const CompiledPolicy& policy, const Name& name, Protocol transport) {
-    std::vector<RuleIndex> domain_rules;
-    policy.append_domain_rules(name, domain_rules);
-    return walk(policy.policy(), policy.address_rules(), std::move(domain_rules),
-                policy.policy().default_egress,
+    std::vector<RuleIndex> candidates;
+    policy.append_domain_rules(name, candidates);
+    policy.append_query_rules(candidates);
+    return walk(policy.policy(), std::move(candidates), policy.policy().default_egress,
                 [&](const Rule& rule) { return match_query(rule, name, transport); });
 }
 
@@ -139,7 +143,9 @@ bool answer_address_permitted(const CompiledPolicy& policy, const Name& name, co
     facts.destination.address = address;
     facts.host_addresses = host_addresses;
     const FlowView view{facts, false, nullptr, group, embedded_v4(address)};
-    for (const RuleIndex index : policy.address_rules()) {
+    std::vector<RuleIndex> candidates = address_candidates(policy, view);
+    std::ranges::sort(candidates);
+    for (const RuleIndex index : candidates) {
         const Rule& rule = rules[index];
         // A denial of some protocols leaves the others to the rules behind it.
         const bool partial = rule.action == Action::kDeny && !rule.protocols.empty();

@@ -71,7 +71,7 @@ TEST(Compile, a_large_allowlist_is_compiled_and_asked_without_a_walk_over_it) {
     Policy policy;
     for (std::size_t i = 0; i < kRules; ++i) {
         Rule rule;
-        rule.action = i % 2 == 0 ? Action::kAllow : Action::kDeny;
+        rule.action = i < kRules / 2 ? Action::kDeny : Action::kAllow;
         rule.target = DomainTarget{name("host" + std::to_string(i) + ".example.com"), i % 3 == 0};
         policy.rules.push_back(std::move(rule));
     }
