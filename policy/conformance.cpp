@@ -235,41 +235,86 @@ std::string outcome_text(const Policy& policy, const Decision& decision) {
     return fmt::format("{} ({})", verdict_name(decision.verdict), why);
 }
 
-/// What differs between the case and the decision function; empty if nothing does.
-std::string mismatch_of(const Case& c, const CompiledPolicy& policy) {
-    std::string mismatch;
+/// The case as the decision functions take it; `c` must outlive this.
+struct CaseFacts {
+    explicit CaseFacts(const Case& c) {
+        if (const auto found = c.bindings.find(c.destination.address); found != c.bindings.end())
+            bound = found->second;
+        for (BoundName& binding : bound)
+            if (const auto found = c.aliases.find(binding.name); found != c.aliases.end())
+                binding.aliases = found->second;
+        facts.destination = c.destination;
+        facts.protocol = c.protocol;
+        facts.direction = c.direction;
+        facts.bound = bound;
+        facts.host_addresses = c.gateway;
+    }
+
+    CaseFacts(const CaseFacts&) = delete;
+    CaseFacts& operator=(const CaseFacts&) = delete;
+    ~CaseFacts() = default;
+
+    std::vector<BoundName> bound;
+    FlowFacts facts;
+};
+
+/// Collects what differs from what a case expects.
+class Comparison {
+  public:
+    void compare(std::string_view what, std::optional<Verdict> expected, Verdict got,
+                 std::string_view got_text) {
+        if (expected && *expected != got)
+            text_ += fmt::format("{}{}expected {}, got {}", text_.empty() ? "" : "; ", what,
+                                 verdict_name(*expected), got_text);
+    }
+
+    [[nodiscard]] const std::string& text() const { return text_; }
+
+  private:
+    std::string text_;
+};
+
+void compare_decisions(const Case& c, const CompiledPolicy& policy, Comparison& comparison) {
     const auto compare = [&](std::string_view what, std::optional<Verdict> expected, const Decision& got) {
-        if (expected && *expected != got.verdict)
-            mismatch += fmt::format("{}{}expected {}, got {}", mismatch.empty() ? "" : "; ", what,
-                                    verdict_name(*expected), outcome_text(policy.policy(), got));
+        comparison.compare(what, expected, got.verdict, outcome_text(policy.policy(), got));
     };
     if (c.query) {
         // What is not a name on the wire is no question that the forwarder would pass on.
         const auto name = Name::from_wire(*c.query);
         compare("", c.expected_verdict, name ? decide_query(policy, *name, c.transport) : Decision{});
-        return mismatch;
+        return;
     }
-    std::vector<BoundName> bound;
-    if (const auto found = c.bindings.find(c.destination.address); found != c.bindings.end())
-        bound = found->second;
-    for (BoundName& binding : bound)
-        if (const auto found = c.aliases.find(binding.name); found != c.aliases.end())
-            binding.aliases = found->second;
-    FlowFacts facts;
-    facts.destination = c.destination;
-    facts.protocol = c.protocol;
-    facts.direction = c.direction;
-    facts.bound = bound;
-    facts.host_addresses = c.gateway;
-    const Decision at_syn = decide_syn(policy, facts);
+    const CaseFacts of_case(c);
+    const Decision at_syn = decide_syn(policy, of_case.facts);
     compare("syn ", c.expected_syn, at_syn);
-    compare("", c.expected_verdict, c.flight ? decide_first_flight(policy, facts, *c.flight) : at_syn);
-    return mismatch;
+    compare("", c.expected_verdict,
+            c.flight ? decide_first_flight(policy, of_case.facts, *c.flight) : at_syn);
+}
+
+/// False if the engine does not judge such cases.
+Result<bool> compare_engine(const Case& c, const CompiledPolicy& policy, const ConformanceEngines& engines,
+                            Comparison& comparison) {
+    if (c.query)
+        return false;
+    const CaseFacts of_case(c);
+    const auto at_syn = engines.other(policy, of_case.facts);
+    if (!at_syn)
+        return fail(at_syn.error());
+    if (!*at_syn)
+        return false;
+    const auto compare = [&](std::string_view what, std::optional<Verdict> expected, Verdict got) {
+        comparison.compare(fmt::format("{}: {}", engines.other_name, what), expected, got, verdict_name(got));
+    };
+    compare("syn ", c.expected_syn, **at_syn);
+    const bool peeked = **at_syn == Verdict::kDefer && c.flight;
+    compare("", c.expected_verdict,
+            peeked ? decide_first_flight(policy, of_case.facts, *c.flight).verdict : **at_syn);
+    return true;
 }
 
 /// Reads the case in `line` and runs it; adds the outcome to `report`.
 Result<void> run_case(std::string_view line, std::string_view file, std::uint32_t number,
-                      ConformanceReport& report) {
+                      const ConformanceEngines& engines, ConformanceReport& report) {
     const auto document = read_json_document(line, file, number);
     if (!document)
         return fail(document.error());
@@ -281,18 +326,29 @@ Result<void> run_case(std::string_view line, std::string_view file, std::uint32_
     const auto compiled = CompiledPolicy::compile(std::move(c.policy));
     if (!compiled)
         return fail(compiled.error());
-    const std::string mismatch = mismatch_of(c, **compiled);
-    if (mismatch.empty())
-        ++report.passed;
-    else
+    Comparison comparison;
+    bool judged = engines.user;
+    if (engines.user)
+        compare_decisions(c, **compiled, comparison);
+    if (engines.other) {
+        const auto judged_too = compare_engine(c, **compiled, engines, comparison);
+        if (!judged_too)
+            return fail(judged_too.error());
+        report.not_judged += *judged_too ? 0 : 1;
+        judged = judged || *judged_too;
+    }
+    if (!comparison.text().empty())
         report.mismatches.push_back(
-            fmt::format("{}: {}", c.id.empty() ? fmt::format("line {}", number) : c.id, mismatch));
+            fmt::format("{}: {}", c.id.empty() ? fmt::format("line {}", number) : c.id, comparison.text()));
+    else if (judged)
+        ++report.passed;
     return {};
 }
 
 } // namespace
 
-Result<ConformanceReport> run_conformance(std::string_view text, std::string_view file) {
+Result<ConformanceReport> run_conformance(std::string_view text, std::string_view file,
+                                          const ConformanceEngines& engines) {
     ConformanceReport report;
     std::uint32_t number = 0;
     while (!text.empty()) {
@@ -301,7 +357,7 @@ Result<ConformanceReport> run_conformance(std::string_view text, std::string_vie
         ++number;
         if (line.find_first_not_of(" \t\r") == std::string_view::npos)
             continue;
-        if (const auto run = run_case(line, file, number, report); !run)
+        if (const auto run = run_case(line, file, number, engines, report); !run)
             return fail(run.error());
     }
     return report;

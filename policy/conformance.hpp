@@ -2,8 +2,11 @@
 #pragma once
 
 #include "base/result.hpp"
+#include "policy/decide.hpp"
 
 #include <cstddef>
+#include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,12 +16,28 @@ namespace tapgate::policy {
 /// What `tapgate policy test` found in one file of cases.
 struct ConformanceReport {
     std::size_t passed = 0;
+    /// Cases that the second engine does not judge: name queries, flows to the guest, name services.
+    std::size_t not_judged = 0;
     /// One line per case whose verdict differs: "ID: expected deny, got allow (rule 2: ...)".
     std::vector<std::string> mismatches;
 };
 
-/// Runs cases in JSON lines (the shape of DESIGN 10, `policy test`) through the userspace decision function.
-/// Fails on a case that cannot be read, with "FILE:LINE: why"; unknown keys are errors, `note` is allowed.
-Result<ConformanceReport> run_conformance(std::string_view text, std::string_view file);
+/// An engine other than the decision functions: the verdict on a flow's first packet; empty for what it does
+/// not judge. An error ends the run.
+using SynEngine = std::function<Result<std::optional<Verdict>>(const CompiledPolicy&, const FlowFacts&)>;
+
+struct ConformanceEngines {
+    /// The decision functions.
+    bool user = true;
+    /// Judged besides, if there is one, under the name `other_name` in mismatches. First flights are judged
+    /// by the decision functions, as in the daemon.
+    SynEngine other;
+    std::string_view other_name;
+};
+
+/// Runs cases in JSON lines (the shape of DESIGN 10, `policy test`). Fails on a case that cannot be read,
+/// with "FILE:LINE: why"; unknown keys are errors, `note` is allowed.
+Result<ConformanceReport> run_conformance(std::string_view text, std::string_view file,
+                                          const ConformanceEngines& engines = {});
 
 } // namespace tapgate::policy

@@ -6,52 +6,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <vector>
 
 namespace tapgate::policy {
 
 namespace {
 
-struct Block {
-    BuiltinGroup group;
-    IpPrefix prefix;
-};
-
 constexpr std::size_t kMaxGroupName = 63;
-
-/// The list of DESIGN 6.2, first hit wins. Sources: the IANA special-purpose registries (RFC 6890 and its
-/// updates), the metadata services of AWS, Azure, Alibaba, Oracle and Google.
-const std::vector<Block>& builtin_blocks() {
-    static const std::vector<Block> blocks = [] {
-        constexpr std::array<std::pair<BuiltinGroup, std::string_view>, 34> kList = {{
-            {BuiltinGroup::kMeta, "169.254.169.254"},     {BuiltinGroup::kMeta, "169.254.170.2"},
-            {BuiltinGroup::kMeta, "169.254.170.23"},      {BuiltinGroup::kMeta, "168.63.129.16"},
-            {BuiltinGroup::kMeta, "100.100.100.200"},     {BuiltinGroup::kMeta, "192.0.0.192"},
-            {BuiltinGroup::kMeta, "fd00:ec2::254"},       {BuiltinGroup::kMeta, "fd20:ce::254"},
-            {BuiltinGroup::kLoopback, "127.0.0.0/8"},     {BuiltinGroup::kLoopback, "::1"},
-            {BuiltinGroup::kPrivate, "10.0.0.0/8"},       {BuiltinGroup::kPrivate, "172.16.0.0/12"},
-            {BuiltinGroup::kPrivate, "192.168.0.0/16"},   {BuiltinGroup::kPrivate, "100.64.0.0/10"},
-            {BuiltinGroup::kPrivate, "fc00::/7"},         {BuiltinGroup::kLinkLocal, "169.254.0.0/16"},
-            {BuiltinGroup::kLinkLocal, "fe80::/10"},      {BuiltinGroup::kMulticast, "224.0.0.0/4"},
-            {BuiltinGroup::kMulticast, "ff00::/8"},       {BuiltinGroup::kReserved, "0.0.0.0/8"},
-            {BuiltinGroup::kReserved, "192.0.0.0/24"},    {BuiltinGroup::kReserved, "192.0.2.0/24"},
-            {BuiltinGroup::kReserved, "192.88.99.0/24"},  {BuiltinGroup::kReserved, "198.18.0.0/15"},
-            {BuiltinGroup::kReserved, "198.51.100.0/24"}, {BuiltinGroup::kReserved, "203.0.113.0/24"},
-            {BuiltinGroup::kReserved, "240.0.0.0/4"},     {BuiltinGroup::kReserved, "100::/64"},
-            {BuiltinGroup::kReserved, "2001:db8::/32"},   {BuiltinGroup::kReserved, "3fff::/20"},
-            {BuiltinGroup::kReserved, "fec0::/10"},       {BuiltinGroup::kReserved, "64:ff9b:1::/48"},
-            {BuiltinGroup::kReserved, "2001::/32"},       {BuiltinGroup::kReserved, "::/96"},
-        }};
-        std::vector<Block> parsed;
-        for (const auto& [group, text] : kList) {
-            const auto prefix = IpPrefix::parse(text);
-            TAPGATE_ASSERT(prefix.has_value());
-            parsed.push_back({group, *prefix});
-        }
-        return parsed;
-    }();
-    return blocks;
-}
 
 std::uint32_t four_bytes(const IpAddress& address, std::size_t offset) {
     std::uint32_t value = 0;
@@ -96,10 +56,44 @@ Result<void> check_group_name(std::string_view name) {
     return {};
 }
 
+/// The list of DESIGN 6.2, first hit wins. Sources: the IANA special-purpose registries (RFC 6890 and its
+/// updates), the metadata services of AWS, Azure, Alibaba, Oracle and Google.
+const std::vector<BuiltinBlock>& builtin_blocks() {
+    static const std::vector<BuiltinBlock> blocks = [] {
+        constexpr std::array<std::pair<BuiltinGroup, std::string_view>, 34> kList = {{
+            {BuiltinGroup::kMeta, "169.254.169.254"},     {BuiltinGroup::kMeta, "169.254.170.2"},
+            {BuiltinGroup::kMeta, "169.254.170.23"},      {BuiltinGroup::kMeta, "168.63.129.16"},
+            {BuiltinGroup::kMeta, "100.100.100.200"},     {BuiltinGroup::kMeta, "192.0.0.192"},
+            {BuiltinGroup::kMeta, "fd00:ec2::254"},       {BuiltinGroup::kMeta, "fd20:ce::254"},
+            {BuiltinGroup::kLoopback, "127.0.0.0/8"},     {BuiltinGroup::kLoopback, "::1"},
+            {BuiltinGroup::kPrivate, "10.0.0.0/8"},       {BuiltinGroup::kPrivate, "172.16.0.0/12"},
+            {BuiltinGroup::kPrivate, "192.168.0.0/16"},   {BuiltinGroup::kPrivate, "100.64.0.0/10"},
+            {BuiltinGroup::kPrivate, "fc00::/7"},         {BuiltinGroup::kLinkLocal, "169.254.0.0/16"},
+            {BuiltinGroup::kLinkLocal, "fe80::/10"},      {BuiltinGroup::kMulticast, "224.0.0.0/4"},
+            {BuiltinGroup::kMulticast, "ff00::/8"},       {BuiltinGroup::kReserved, "0.0.0.0/8"},
+            {BuiltinGroup::kReserved, "192.0.0.0/24"},    {BuiltinGroup::kReserved, "192.0.2.0/24"},
+            {BuiltinGroup::kReserved, "192.88.99.0/24"},  {BuiltinGroup::kReserved, "198.18.0.0/15"},
+            {BuiltinGroup::kReserved, "198.51.100.0/24"}, {BuiltinGroup::kReserved, "203.0.113.0/24"},
+            {BuiltinGroup::kReserved, "240.0.0.0/4"},     {BuiltinGroup::kReserved, "100::/64"},
+            {BuiltinGroup::kReserved, "2001:db8::/32"},   {BuiltinGroup::kReserved, "3fff::/20"},
+            {BuiltinGroup::kReserved, "fec0::/10"},       {BuiltinGroup::kReserved, "64:ff9b:1::/48"},
+            {BuiltinGroup::kReserved, "2001::/32"},       {BuiltinGroup::kReserved, "::/96"},
+        }};
+        std::vector<BuiltinBlock> parsed;
+        for (const auto& [group, text] : kList) {
+            const auto prefix = IpPrefix::parse(text);
+            TAPGATE_ASSERT(prefix.has_value());
+            parsed.push_back({group, *prefix});
+        }
+        return parsed;
+    }();
+    return blocks;
+}
+
 BuiltinGroup builtin_group_of(const IpAddress& address) {
     if (const auto inner = embedded_v4(address))
         return builtin_group_of(*inner);
-    for (const Block& block : builtin_blocks())
+    for (const BuiltinBlock& block : builtin_blocks())
         if (block.prefix.contains(address))
             return block.group;
     return BuiltinGroup::kPublic;

@@ -8,6 +8,7 @@
 #include <optional>
 #include <span>
 #include <string_view>
+#include <vector>
 
 // The built-in address groups (DESIGN 6.2) and what does not depend on a policy.
 namespace tapgate::policy {
@@ -34,6 +35,14 @@ inline constexpr Words<BuiltinGroup, 8> kBuiltinGroups = {{
 /// The group of `address` by the built-in list alone, without `host` and [groups]. A NAT64 or 6to4 address
 /// takes the group of the IPv4 address inside it.
 [[nodiscard]] BuiltinGroup builtin_group_of(const IpAddress& address);
+
+/// The blocks of the built-in list; an address in several is of the first group in the order of BuiltinGroup.
+struct BuiltinBlock {
+    BuiltinGroup group = BuiltinGroup::kPublic;
+    IpPrefix prefix;
+};
+
+[[nodiscard]] const std::vector<BuiltinBlock>& builtin_blocks();
 
 /// The IPv4 address that NAT64 (64:ff9b::/96, RFC 6052) or 6to4 (2002::/16, RFC 3056) translates `address`
 /// to.
