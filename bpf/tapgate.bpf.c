@@ -17,6 +17,7 @@ char tg_license[] SEC("license") = "Dual BSD/GPL";
 /* --- tap_ingress: what the guest sends --------------------------------------------------------------------
  */
 
+/* Nothing is routed to these, with or without the daemon. */
 static __always_inline bool is_bad_destination_v4(const struct tg_address *address)
 {
 	__u8 first = address->bytes[12];
@@ -57,10 +58,12 @@ static __always_inline verdict_t check_ipv4(struct __sk_buff *skb, const struct 
 	verdict = check_source(context, packet);
 	if (verdict)
 		return verdict;
-	if (is_multicast_v4(&packet->flow.peer_address) || packet->group_mac)
+	if (packet->group_mac)
 		return TG_DROP_MULTICAST;
-	if (is_bad_destination_v4(&packet->flow.peer_address))
-		return TG_DROP_IP_HEADER;
+	if (is_multicast_v4(&packet->flow.peer_address))
+		packet->unroutable = TG_DROP_MULTICAST;
+	else if (is_bad_destination_v4(&packet->flow.peer_address))
+		packet->unroutable = TG_DROP_IP_HEADER;
 	return TG_DROP_NONE;
 }
 
@@ -85,10 +88,12 @@ static __always_inline verdict_t check_ipv6(struct __sk_buff *skb, const struct 
 	verdict = check_source(context, packet);
 	if (verdict)
 		return verdict;
-	if (packet->flow.peer_address.bytes[0] == 0xff || packet->group_mac)
+	if (packet->group_mac)
 		return TG_DROP_MULTICAST;
-	if (is_bad_destination_v6(&packet->flow.peer_address))
-		return TG_DROP_IP_HEADER;
+	if (packet->flow.peer_address.bytes[0] == 0xff)
+		packet->unroutable = TG_DROP_MULTICAST;
+	else if (is_bad_destination_v6(&packet->flow.peer_address))
+		packet->unroutable = TG_DROP_IP_HEADER;
 	return TG_DROP_NONE;
 }
 
@@ -99,11 +104,27 @@ static __always_inline verdict_t check_udp(struct __sk_buff *skb, const struct g
 
 	if (verdict)
 		return verdict;
+	if (packet->unroutable)
+		return packet->unroutable;
 	if (packet->flow.peer_port == bpf_htons(PORT_DNS))
 		return dns_query(skb, context, packet);
 	if (is_name_service_port(packet->flow.peer_port))
 		return TG_DROP_DNS_TRANSPORT;
-	return TG_DROP_UDP;
+	verdict = policy_judge(context->guest, packet);
+	return verdict ? verdict : TG_DROP_UDP;
+}
+
+static __always_inline verdict_t check_icmp(const struct guest_context *context, struct packet *packet,
+					    __u16 ethertype)
+{
+	verdict_t verdict;
+
+	if (packet->ethertype != ethertype)
+		return TG_DROP_PROTOCOL;
+	if (packet->unroutable)
+		return packet->unroutable;
+	verdict = policy_judge(context->guest, packet);
+	return verdict ? verdict : TG_DROP_ICMP;
 }
 
 static __always_inline verdict_t ingress_verdict(struct __sk_buff *skb, const struct guest_context *context,
@@ -141,9 +162,9 @@ static __always_inline verdict_t ingress_verdict(struct __sk_buff *skb, const st
 	case IPPROTO_UDP:
 		return check_udp(skb, context, packet);
 	case IPPROTO_ICMP:
-		return packet->ethertype == ETH_P_IP ? TG_DROP_ICMP : TG_DROP_PROTOCOL;
+		return check_icmp(context, packet, ETH_P_IP);
 	case IPPROTO_ICMPV6:
-		return packet->ethertype == ETH_P_IPV6 ? TG_DROP_ICMP : TG_DROP_PROTOCOL;
+		return check_icmp(context, packet, ETH_P_IPV6);
 	}
 	return TG_DROP_PROTOCOL;
 }
@@ -165,7 +186,7 @@ int tap_ingress(struct __sk_buff *skb)
 	verdict = ingress_verdict(skb, &context, &packet, &segment);
 	if (!verdict)
 		return TC_ACT_OK;
-	count_drop(&context, skb->ifindex, verdict, &packet.flow);
+	count_drop(&context, skb->ifindex, verdict, &packet.flow, &packet.judgement);
 	if (packet.flow.protocol == IPPROTO_TCP && is_answered_with_reset(verdict)) {
 		answer = answer_with_reset(skb, &packet, &segment);
 		if (answer >= 0)
@@ -319,6 +340,6 @@ int tap_egress(struct __sk_buff *skb)
 	verdict = egress_verdict(skb, &context, &packet);
 	if (!verdict)
 		return TC_ACT_OK;
-	count_drop(&context, skb->ifindex, verdict, &packet.flow);
+	count_drop(&context, skb->ifindex, verdict, &packet.flow, &packet.judgement);
 	return TC_ACT_SHOT;
 }

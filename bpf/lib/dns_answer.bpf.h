@@ -157,7 +157,7 @@ static __always_inline verdict_t dns_name_record(struct dns_scratch *s, const st
 		return TG_DROP_DNS_BINDING_CAP;
 	s->position = DNS_HEADER_SIZE;
 	s->steps = DNS_NAME_STEPS_MAX;
-	if (dns_name_parse(s) || dns_name_id(s) != s->question_id || dns_name_text(s))
+	if (dns_name_parse(s) || dns_name_id(s) != s->question_id || dns_name_text(s) || dns_name_suffixes(s))
 		return TG_DROP_DNS_ANSWER_MALFORMED;
 	if (!bpf_map_update_elem(&names, &key, &s->new_name, BPF_NOEXIST) ||
 	    bpf_map_lookup_elem(&names, &key))

@@ -18,11 +18,12 @@
 #include <bpf/bpf_helpers.h>
 
 #include "lib/maps.bpf.h"
-#include "lib/siphash.bpf.h"
+#include "tapgate/siphash.h"
 
 #define DNS_HEADER_SIZE	 12
 #define DNS_NAME_MAX	 255 /* with the root octet (RFC 1035 2.3.4) */
 #define DNS_LABEL_MAX	 63
+#define DNS_LABELS_MAX	 127  /* of one octet each */
 #define DNS_POINTER_BITS 0xc0 /* RFC 1035 4.1.4 */
 
 /* Labels (at most 127), pointers between them and the root of one name; pointers go backwards only, each to
@@ -63,9 +64,11 @@ struct dns_scratch {
 	__u32 steps;	   /* left for the message */
 	__u32 parsed;	   /* the name is complete */
 
-	/* the text writer */
+	/* the writers of text and ids */
 	__u32 text_length;
 	__u32 next_label;
+	__u32 label_count;
+	__u32 id_start;
 
 	/* the message */
 	__u32 length;
@@ -208,34 +211,91 @@ static __always_inline __u64 lower_case(__u64 word)
 	return word | upper >> 2;
 }
 
-/* Folds the parsed name to lower case and returns its id (tapgate/bpf_abi.h); 0 is not an id. */
-__noinline __u64 dns_name_id(struct dns_scratch *s)
+/* Folds the parsed name from octet `id_start` on to lower case and returns the id of that part
+ * (tapgate/bpf_abi.h); 0 is not an id. */
+__noinline __u64 dns_part_id(struct dns_scratch *s)
 {
+	__u32 start, length, zero = 0, i;
 	struct tg_hash_key *key;
-	struct siphash hash;
-	__u32 length, zero = 0, i;
-	__u64 *words, rest;
+	struct tg_siphash hash;
+	__u64 *word, rest;
 
 	if (!s)
 		return 0;
 	key = bpf_map_lookup_elem(&hash_key, &zero);
 	if (!key)
 		return 0;
-	siphash_start(&hash, key->k0, key->k1);
-	length = s->name_length;
-	words = (__u64 *)s->name;
+	tg_siphash_start(&hash, key->k0, key->k1);
+	start = s->id_start;
+	length = s->name_length - start;
 	for (i = 0; i < (DNS_NAME_MAX + 1) / sizeof(__u64); i++) {
 		if ((i + 1) * sizeof(__u64) > length)
 			break;
-		words[i] = lower_case(words[i]);
-		siphash_word(&hash, words[i]);
+		word = (__u64 *)&s->name[(start + i * sizeof(__u64)) & DNS_NAME_MASK];
+		*word = lower_case(*word);
+		tg_siphash_word(&hash, *word);
 	}
-	words = (__u64 *)&s->name[length & DNS_NAME_MASK & ~7];
-	*words = lower_case(*words);
-	rest = *words & ((1ULL << (length & 7) * 8) - 1);
-	rest = siphash_finish(&hash, rest, length);
+	word = (__u64 *)&s->name[(start + (length & ~7)) & DNS_NAME_MASK];
+	*word = lower_case(*word);
+	rest = *word & ((1ULL << (length & 7) * 8) - 1);
+	rest = tg_siphash_finish(&hash, rest, length);
 	/* Slots of a binding use 0 for "free"; one name in 2^64 shares an id with another. */
 	return rest ? rest : 1;
+}
+
+/* The id of the parsed name. */
+static __always_inline __u64 dns_name_id(struct dns_scratch *s)
+{
+	s->id_start = 0;
+	return dns_part_id(s);
+}
+
+/* One label. Returns 1 to stop. */
+static long dns_count_step(__u32 round, void *context)
+{
+	struct dns_scratch *s = *(struct dns_scratch **)context;
+	__u8 octet = s->name[s->next_label & DNS_NAME_MASK];
+
+	(void)round;
+	if (!octet)
+		return 1;
+	s->next_label += 1 + octet;
+	s->label_count++;
+	return 0;
+}
+
+/* Round r steps over a label, and notes the id of what is left. Returns 1 to stop. */
+static long dns_suffix_step(__u32 round, void *context)
+{
+	struct dns_scratch *s = *(struct dns_scratch **)context;
+	__u8 octet = s->name[s->id_start & DNS_NAME_MASK];
+	__u32 left = s->label_count - round - 1;
+
+	if (!octet || left < 2 || left > DNS_LABELS_MAX)
+		return 1;
+	s->id_start += 1 + octet;
+	if (left - 2 < TG_NAME_SUFFIXES_MAX)
+		s->new_name.suffix_ids[(left - 2) & (TG_NAME_SUFFIXES_MAX - 1)] = dns_part_id(s);
+	return 0;
+}
+
+/* Writes the ids of the zones around the parsed name, after dns_name_id(), to `new_name`. */
+__noinline int dns_name_suffixes(struct dns_scratch *s)
+{
+	struct dns_scratch *context = s;
+	__u32 zones;
+
+	if (!s)
+		return -1;
+	s->next_label = 0;
+	s->label_count = 0;
+	bpf_loop(DNS_LABELS_MAX + 1, dns_count_step, &context, 0);
+	s->id_start = 0;
+	bpf_loop(DNS_LABELS_MAX + 1, dns_suffix_step, &context, 0);
+	zones = s->label_count > 2 ? s->label_count - 2 : 0;
+	s->new_name.suffix_count = zones < TG_NAME_SUFFIXES_MAX ? zones : TG_NAME_SUFFIXES_MAX;
+	s->new_name.judged = 0;
+	return 0;
 }
 
 static __always_inline bool is_plain_octet(__u8 octet)

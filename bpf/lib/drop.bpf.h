@@ -31,7 +31,8 @@ static __always_inline bool event_rate_exceeded(struct tg_guest_state *state, __
 }
 
 static __always_inline void send_drop_event(const struct guest_context *context, __u32 ifindex,
-					    verdict_t reason, const struct tg_flow *flow)
+					    verdict_t reason, const struct tg_flow *flow,
+					    const struct tg_judgement *judgement)
 {
 	__u64 now = bpf_ktime_get_boot_ns();
 	struct tg_event *event;
@@ -53,6 +54,7 @@ static __always_inline void send_drop_event(const struct guest_context *context,
 	event->type = TG_EVENT_DROP;
 	event->reason = reason;
 	event->flow = *flow;
+	event->judgement = *judgement;
 	bpf_ringbuf_submit(event, 0);
 }
 
@@ -67,7 +69,7 @@ static __always_inline void count_unknown_guest(void)
 }
 
 static __always_inline void count_drop(const struct guest_context *context, __u32 ifindex, verdict_t reason,
-				       const struct tg_flow *flow)
+				       const struct tg_flow *flow, const struct tg_judgement *judgement)
 {
 	__u32 key = reason;
 	__u64 *count = bpf_map_lookup_elem(&drops, &key);
@@ -78,7 +80,7 @@ static __always_inline void count_drop(const struct guest_context *context, __u3
 	count = bpf_map_lookup_elem(&guest_drops, &key);
 	if (count)
 		*count += 1;
-	send_drop_event(context, ifindex, reason, flow);
+	send_drop_event(context, ifindex, reason, flow, judgement);
 }
 
 #endif

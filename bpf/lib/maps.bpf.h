@@ -61,6 +61,30 @@ struct {
 	__type(value, struct tg_binding);
 } bindings SEC(".maps");
 
+/* What every entry of `policies` looks like, but for its number of blocks. */
+struct tg_policy_map {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_INNER_MAP | BPF_F_MMAPABLE);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(union tg_policy_block));
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, TG_POLICIES_MAX);
+	__type(key, __u32);
+	__array(values, struct tg_policy_map);
+} policies SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, TG_HOST_ADDRESSES_MAX);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct tg_address);
+	__type(value, __u8);
+} host_addresses SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_SOCKMAP);
 	__uint(max_entries, TG_WORKERS_MAX *TG_LISTENER_KINDS);

@@ -40,6 +40,8 @@ struct packet {
 	__u8 hop_limit;
 	bool group_mac; /* the destination MAC is multicast or broadcast */
 	bool from_guest;
+	verdict_t unroutable; /* the destination is refused for this, whatever the policy says */
+	struct tg_judgement judgement;
 };
 
 static __always_inline __u64 mac_to_u64(const __u8 *mac)

@@ -36,6 +36,9 @@ static __always_inline bool is_answered_with_reset(verdict_t verdict)
 	case TG_DROP_HALF_OPEN_CAP:
 	case TG_DROP_PENDING_FULL:
 	case TG_DROP_DNS_TRANSPORT:
+	case TG_DROP_POLICY_FIRST_PACKET:
+	case TG_DROP_REFUSED_ADDRESS:
+	case TG_DROP_NO_POLICY:
 		return true;
 	default:
 		return false;
@@ -186,14 +189,14 @@ static __always_inline int reset_ipv6(struct __sk_buff *skb, const struct tcp_se
 
 /*
  * Answers `segment`, which is at `packet->l4_offset`, with a reset. Returns the program's return code, or a
- * negative number if there is no answer: a reset is never answered (RFC 9293 3.10.7.1), and a segment behind
- * extension headers stays unanswered because a device that still has to fill in its checksum would look for
- * it there.
+ * negative number if there is no answer: a reset is never answered (RFC 9293 3.10.7.1), an address that
+ * nobody can have answers nothing, and a segment behind extension headers stays unanswered because a device
+ * that still has to fill in its checksum would look for it there.
  */
 static __always_inline int answer_with_reset(struct __sk_buff *skb, const struct packet *packet,
 					     const struct tcp_segment *segment)
 {
-	if (segment->header.flags & TCP_RST || packet->group_mac)
+	if (segment->header.flags & TCP_RST || packet->group_mac || packet->unroutable)
 		return -1;
 	if (packet->ethertype == ETH_P_IP)
 		return reset_ipv4(skb, segment);

@@ -8,6 +8,7 @@
  */
 #include <linux/tcp.h>
 
+#include "lib/policy.bpf.h"
 #include "lib/steer.bpf.h"
 
 #define TCP_FIN 0x01
@@ -85,22 +86,20 @@ static __always_inline struct tg_pending *pending_find(const struct guest_contex
 	return entry && entry->guest_id == context->guest->id ? entry : NULL;
 }
 
-/* Makes or refreshes the entry. */
+/* Makes the entry, or replaces the one of an earlier SYN of this flow. */
 static __always_inline verdict_t pending_add(struct __sk_buff *skb, const struct guest_context *context,
 					     const struct packet *packet)
 {
-	struct tg_pending *known = pending_find(context, packet);
 	struct tg_pending entry = {
 	    .guest_id = context->guest->id,
 	    .created_ns = bpf_ktime_get_boot_ns(),
 	    .slot = context->guest->slot,
 	    .ifindex = skb->ifindex,
+	    .judgement = packet->judgement,
 	};
 
-	if (known) {
-		known->created_ns = entry.created_ns;
+	if (pending_find(context, packet) && !bpf_map_update_elem(&pending, &packet->flow, &entry, BPF_EXIST))
 		return TG_DROP_NONE;
-	}
 	/* Guest sees: RST. Operator sees: half-open-cap, raised by [limits] half_open. */
 	if (!quota_take(&context->state->half_open, context->guest->half_open_max))
 		return TG_DROP_HALF_OPEN_CAP;
@@ -195,13 +194,39 @@ static __always_inline enum tcp_owner find_owner(struct __sk_buff *skb, const st
 	return owner;
 }
 
+/* The policy first, so that its verdict is the same whatever else keeps a flow from being served. */
+static __always_inline verdict_t judge_syn(const struct guest_context *context, struct packet *packet)
+{
+	verdict_t verdict = policy_judge(context->guest, packet);
+
+	return verdict ? verdict : packet->unroutable;
+}
+
+/* The kernel repeats its SYN+ACK; the entry must be there when the handshake completes. */
+static __always_inline verdict_t repeated_syn(struct __sk_buff *skb, const struct guest_context *context,
+					      struct packet *packet)
+{
+	struct tg_pending *known = pending_find(context, packet);
+	verdict_t verdict;
+
+	if (known) {
+		known->created_ns = bpf_ktime_get_boot_ns();
+		return TG_DROP_NONE;
+	}
+	verdict = judge_syn(context, packet);
+	return verdict ? verdict : pending_add(skb, context, packet);
+}
+
 /* A new flow, or a retransmission of its SYN. */
 static __always_inline verdict_t tcp_syn(struct __sk_buff *skb, const struct guest_context *context,
-					 const struct packet *packet)
+					 struct packet *packet)
 {
+	verdict_t verdict;
+
 	switch (find_owner(skb, packet)) {
 	case OWNER_NONE:
-		return steer_syn(skb, context, packet);
+		verdict = judge_syn(context, packet);
+		return verdict ? verdict : steer_syn(skb, context, packet);
 	case OWNER_TIME_WAIT:
 		/*
 		 * The guest uses a port again whose last flow waits on our side. Not to the listener: newer
@@ -211,8 +236,8 @@ static __always_inline verdict_t tcp_syn(struct __sk_buff *skb, const struct gue
 		 * SYN, but its answer stops at tap_egress and the guest's next segment here.
 		 */
 		return TG_DROP_NONE;
-	case OWNER_HANDSHAKE: /* the kernel repeats its SYN+ACK */
-		return pending_add(skb, context, packet);
+	case OWNER_HANDSHAKE:
+		return repeated_syn(skb, context, packet);
 	case OWNER_ESTABLISHED: /* the kernel answers with a challenge ACK (RFC 5961 4) */
 		return TG_DROP_NONE;
 	case OWNER_OTHER:
@@ -258,6 +283,8 @@ static __always_inline verdict_t check_tcp(struct __sk_buff *skb, const struct g
 		return TG_DROP_TCP_INGRESS;
 	if (flags & TCP_SYN)
 		return tcp_syn(skb, context, packet);
+	if (packet->unroutable)
+		return packet->unroutable;
 	return tcp_segment(skb, context, packet, flags);
 }
 

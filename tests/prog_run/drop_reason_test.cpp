@@ -237,6 +237,20 @@ const std::vector<DropCase>& cases() {
          [](const Family& f) {
              return product().run("tap_egress", udp_frame(f.server, f.guest, 53, 5000, Bytes(20)));
          }},
+        {TG_DROP_POLICY_FIRST_PACKET,
+         [](const Family& f) {
+             product().set_policy("");
+             return tap(syn(f));
+         }},
+        {TG_DROP_REFUSED_ADDRESS,
+         [](const Family& f) {
+             return tap(tcp_frame(f.guest, *IpAddress::parse(f.guest.is_v4() ? "240.0.0.1" : "::"), {}));
+         }},
+        {TG_DROP_NO_POLICY,
+         [](const Family& f) {
+             product().drop_policy();
+             return tap(syn(f));
+         }},
     };
     return all;
 }
@@ -295,7 +309,7 @@ TEST_F(DropReasonTest, a_guest_at_its_cap_can_still_refresh_what_it_has) {
         flow.guest_port = htons(40000);
         flow.peer_port = htons(443);
         flow.protocol = IPPROTO_TCP;
-        product().store("pending", flow, tg_pending{kGuestId, 1, kGuestSlot, Programs::tap_ifindex()});
+        product().store("pending", flow, tg_pending{kGuestId, 1, kGuestSlot, Programs::tap_ifindex(), {}});
         product().store("dns_pending", dns_key(family), tg_dns_question{});
         EXPECT_TRUE(refused(ingress(syn(family)), TG_DROP_STEER_FAILED)) << family.name;
         EXPECT_TRUE(refused(ingress(query(family)), TG_DROP_STEER_FAILED)) << family.name;

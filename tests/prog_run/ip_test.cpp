@@ -117,18 +117,19 @@ TEST_F(IpTest, a_guest_without_ipv6_gets_none) {
 
 TEST_F(IpTest, ipv4_addresses_spelled_in_ipv6_are_refused) {
     const auto syn = [](const IpAddress& source, const IpAddress& destination) {
-        return ingress(ethernet(kEtherIpv6, ipv6(source, destination, IPPROTO_TCP, Bytes(20))));
+        return ingress(ethernet(
+            kEtherIpv6, ipv6(source, destination, IPPROTO_TCP, tcp_segment(source, destination, {}))));
     };
     EXPECT_TRUE(refused(syn(kGuest4, kServer6), TG_DROP_SOURCE_ADDRESS)) << "mapped source";
     EXPECT_TRUE(refused(syn(kGuest6, kServer4), TG_DROP_IP_HEADER)) << "mapped destination";
     EXPECT_TRUE(refused(syn(kGuest6, *IpAddress::parse("::198.51.100.7")), TG_DROP_IP_HEADER))
         << "compatible";
     EXPECT_TRUE(refused(syn(kGuest6, *IpAddress::parse("::1")), TG_DROP_IP_HEADER));
-    EXPECT_TRUE(refused(syn(kGuest6, *IpAddress::parse("::")), TG_DROP_IP_HEADER));
+    EXPECT_TRUE(refused(syn(kGuest6, *IpAddress::parse("::")), TG_DROP_REFUSED_ADDRESS));
 }
 
 TEST_F(IpTest, destinations_that_are_not_one_host_are_refused) {
-    for (const char* group : {"224.0.0.1", "239.255.255.255", "255.255.255.255"}) {
+    for (const char* group : {"224.0.0.1", "239.255.255.255"}) {
         EXPECT_TRUE(refused(ingress(tcp_frame(kGuest4, *IpAddress::parse(group), {})), TG_DROP_MULTICAST))
             << group;
         EXPECT_TRUE(refused(ingress(udp_frame(kGuest4, *IpAddress::parse(group), 5000, 53, Bytes(20))),
@@ -136,7 +137,11 @@ TEST_F(IpTest, destinations_that_are_not_one_host_are_refused) {
             << group;
     }
     EXPECT_TRUE(refused(ingress(tcp_frame(kGuest6, *IpAddress::parse("ff02::1:3"), {})), TG_DROP_MULTICAST));
-    for (const char* nowhere : {"0.0.0.0", "0.1.2.3", "127.0.0.1"})
+    for (const char* refused_always : {"0.0.0.0", "255.255.255.255"})
+        EXPECT_TRUE(refused(ingress(tcp_frame(kGuest4, *IpAddress::parse(refused_always), {})),
+                            TG_DROP_REFUSED_ADDRESS))
+            << refused_always;
+    for (const char* nowhere : {"0.1.2.3", "127.0.0.1"})
         EXPECT_TRUE(refused(ingress(tcp_frame(kGuest4, *IpAddress::parse(nowhere), {})), TG_DROP_IP_HEADER))
             << nowhere;
     for (const auto& family : families())

@@ -1,7 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "program_fixture.hpp"
 
+#include "datapath/abi.hpp"
+#include "datapath/name_id.hpp"
+#include "datapath/policies.hpp"
+#include "datapath/policy_image.hpp"
 #include "dns_answer_direct.skel.h"
+#include "policy/compile.hpp"
+#include "policy/parse.hpp"
+#include "policy/tables.hpp"
 // bpftool names the type after the object, which is also our namespace.
 #define tapgate tapgate_skeleton
 #include "tapgate.skel.h"
@@ -142,6 +149,7 @@ tg_guest Programs::default_guest() {
     tg_guest guest{};
     guest.id = kGuestId;
     guest.slot = kGuestSlot;
+    guest.policy = kPolicySlot;
     guest.half_open_max = 1000;
     guest.dns_pending_max = 1000;
     guest.bindings_max = 1000;
@@ -174,6 +182,42 @@ void Programs::reset() const {
         bpf_map_delete_elem(map_fd("listeners"), &index);
     set_state({});
     set_guest(default_guest());
+    set_policy(kAllowAll);
+}
+
+void Programs::set_policy(std::string_view text) const {
+    if (policy_ == text)
+        return;
+    const auto parsed = policy::parse(text, "policy");
+    if (!parsed)
+        throw std::runtime_error(parsed.error().message());
+    const auto compiled = policy::CompiledPolicy::compile(*parsed);
+    if (!compiled)
+        throw std::runtime_error(compiled.error().message());
+    const auto image =
+        datapath::build_policy_image(policy::build_tables(**compiled), ++generation_, kHashKey);
+    auto policies = datapath::Policies::open(map_fd("policies"));
+    if (!image || !policies || !policies->install(kPolicySlot, *image))
+        fail_with("install a policy");
+    policy_ = text;
+}
+
+void Programs::bind(std::string_view name, const IpAddress& address, std::chrono::seconds lifetime) const {
+    const tg_name_key key{kGuestId, datapath::name_id(kHashKey, name)};
+    store("names", key, datapath::name_entry(kHashKey, name));
+    tg_binding binding{};
+    binding.names[0] = {key.name_id, datapath::to_abi_time(BootClock::now() + lifetime)};
+    store("bindings", tg_binding_key{kGuestId, to_tg(address)}, binding);
+}
+
+void Programs::reset_bindings() const {
+    clear("names");
+    clear("bindings");
+}
+
+void Programs::drop_policy() const {
+    bpf_map_delete_elem(map_fd("policies"), &kPolicySlot);
+    policy_.clear();
 }
 
 void Programs::clear(const char* map) const {

@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cstdint>
 #include <initializer_list>
 #include <map>
@@ -37,6 +38,9 @@ inline const IpAddress kGuestLinkLocal = *IpAddress::parse("fe80::ff:fe00:2");
 
 inline constexpr std::uint64_t kGuestId = 77;
 inline constexpr std::uint32_t kGuestSlot = 3;
+inline constexpr std::uint32_t kPolicySlot = 0;
+inline constexpr std::uint64_t kFirstGeneration = 5;
+inline constexpr const char* kAllowAll = "default_egress = \"allow\"";
 
 inline constexpr int kPass = 0;     // TC_ACT_OK
 inline constexpr int kShot = 2;     // TC_ACT_SHOT
@@ -86,9 +90,16 @@ class Programs {
     /// The guest with IPv4 and IPv6 addresses, gateways and MAC, and roomy caps.
     static tg_guest default_guest();
     void set_guest(const tg_guest& guest) const;
+    /// Puts a policy in force for the guest, as the text of a file. The one at the start allows everything.
+    void set_policy(std::string_view text) const;
+    /// Takes the guest's policy away.
+    void drop_policy() const;
+    /// Binds `name` to `address` for the default guest, for `lifetime` from now, as an answer would.
+    void bind(std::string_view name, const IpAddress& address, std::chrono::seconds lifetime) const;
+    void reset_bindings() const;
     [[nodiscard]] tg_guest_state state() const;
     void set_state(const tg_guest_state& state) const;
-    /// Forgets flows, questions, names and bindings, and puts the default guest back.
+    /// Forgets flows, questions, names and bindings, and puts the default guest and policy back.
     void reset() const;
 
     template <typename Value, typename Key>
@@ -115,6 +126,8 @@ class Programs {
 
     std::shared_ptr<void> owner_;
     bpf_object* object_;
+    mutable std::string policy_; // in force
+    mutable std::uint64_t generation_ = kFirstGeneration - 1;
 };
 
 /// The product's programs, and the DNS answer path alone; loaded once for the process.

@@ -148,7 +148,7 @@ TEST_F(TcpTest, nothing_with_content_goes_to_the_guest_without_a_socket_of_ours)
 TEST_F(TcpTest, a_syn_cookie_reaches_only_a_guest_that_sent_the_syn) {
     for (const auto& family : families()) {
         TcpFields sent;
-        product().store("pending", flow_of(family, sent), tg_pending{kGuestId, 1, kGuestSlot, 1});
+        product().store("pending", flow_of(family, sent), tg_pending{kGuestId, 1, kGuestSlot, 1, {}});
         TcpFields fields;
         fields.source_port = sent.destination_port;
         fields.destination_port = sent.source_port;
@@ -158,7 +158,7 @@ TEST_F(TcpTest, a_syn_cookie_reaches_only_a_guest_that_sent_the_syn) {
         EXPECT_TRUE(refused(product().run_on("tap_egress", packet, Programs::tap_ifindex(), 1),
                             TG_DROP_EGRESS_NOT_OURS))
             << "forwarded";
-        product().store("pending", flow_of(family, sent), tg_pending{kGuestId - 1, 1, kGuestSlot, 1});
+        product().store("pending", flow_of(family, sent), tg_pending{kGuestId - 1, 1, kGuestSlot, 1, {}});
         EXPECT_TRUE(refused(egress(packet), TG_DROP_EGRESS_NOT_OURS)) << "of another guest";
     }
 }
@@ -222,7 +222,7 @@ TEST_F(TcpTest, a_listener_of_the_host_is_out_of_reach) {
 
 TEST_F(TcpTest, an_entry_of_an_earlier_guest_is_nobodys_permission) {
     for (const auto& family : families()) {
-        product().store("pending", flow_of(family, {}), tg_pending{kGuestId - 1, 1, kGuestSlot, 1});
+        product().store("pending", flow_of(family, {}), tg_pending{kGuestId - 1, 1, kGuestSlot, 1, {}});
         TcpFields fields;
         fields.flags = kAck;
         EXPECT_TRUE(refused(send(family, fields), TG_DROP_TCP_NO_FLOW));

@@ -50,9 +50,9 @@ const std::vector<Command>& commands() {
          policy_explain},
         {"policy",
          "test",
-         "Run a file of cases against the decision function, without the daemon",
+         "Run a file of cases through an engine of verdicts, without the daemon",
          {{"CASES.jsonl"}},
-         {{"--engine", "ENGINE", "user (default): the decision function in userspace"}},
+         {{"--engine", "ENGINE", "user (default): the decision functions; kernel: the BPF program; or both"}},
          policy_test},
 
         {"flow", "show", "List the live sessions", {}, {kGuestFilter}, flow_show},

@@ -2,12 +2,17 @@
 #include "base/log.hpp"
 #include "cli/commands.hpp"
 #include "cli/files.hpp"
+#include "datapath/verdict_engine.hpp"
 #include "policy/compile.hpp"
 #include "policy/conformance.hpp"
 #include "policy/parse.hpp"
 
 #include <boost/json/array.hpp>
 #include <fmt/format.h>
+
+#include <functional>
+#include <memory>
+#include <optional>
 
 namespace tapgate::cli {
 
@@ -21,6 +26,25 @@ constexpr std::size_t kMaxPolicyBytes = std::size_t{256} << 20U;
 std::string_view action_word(policy::Action action) {
     return action == policy::Action::kAllow ? "allow" : "deny";
 }
+
+/// The BPF program as an engine for cases, each with a policy of its own.
+class KernelSynEngine {
+  public:
+    explicit KernelSynEngine(std::unique_ptr<datapath::VerdictEngine> engine) : engine_(std::move(engine)) {}
+
+    Result<std::optional<policy::Verdict>> operator()(const policy::CompiledPolicy& policy,
+                                                      const policy::FlowFacts& facts) {
+        if (auto used = engine_->use(policy); !used)
+            return fail(used.error());
+        const auto judgement = engine_->judge(facts);
+        if (!judgement)
+            return fail(judgement.error());
+        return *judgement ? std::optional((*judgement)->policy_verdict()) : std::nullopt;
+    }
+
+  private:
+    std::unique_ptr<datapath::VerdictEngine> engine_;
+};
 
 } // namespace
 
@@ -54,28 +78,44 @@ int policy_check(Console& console, const Arguments& arguments) {
 }
 
 int policy_test(Console& console, const Arguments& arguments) {
-    if (const std::string engine = arguments.get("--engine"); arguments.has("--engine") && engine != "user")
+    const std::string engine = arguments.has("--engine") ? arguments.get("--engine") : "user";
+    if (engine != "user" && engine != "kernel" && engine != "both")
         return console.usage(
-            fmt::format("--engine '{}' is not available; the engine is: user", printable(engine, 80)),
+            fmt::format("--engine '{}': the engines are user, kernel and both", printable(engine, 80)),
             "policy test");
     const std::string file = arguments.get("CASES.jsonl");
     const auto text = read_file(file, kMaxPolicyBytes);
     if (!text)
         return console.failed(text.error());
-    const auto report = policy::run_conformance(*text, file);
+    policy::ConformanceEngines engines;
+    engines.user = engine != "kernel";
+    std::optional<KernelSynEngine> kernel;
+    if (engine != "user") {
+        auto opened = datapath::VerdictEngine::open();
+        if (!opened)
+            return console.failed(opened.error());
+        kernel.emplace(std::move(*opened));
+        engines.other_name = "kernel";
+        engines.other = std::ref(*kernel);
+    }
+    const auto report = policy::run_conformance(*text, file, engines);
     if (!report)
         return console.failed(report.error());
     if (console.json()) {
         json::object object;
-        object["engine"] = "user";
+        object["engine"] = engine;
         object["passed"] = report->passed;
         object["failed"] = report->mismatches.size();
+        object["not_judged"] = report->not_judged;
         object["mismatches"] = json::array(report->mismatches.begin(), report->mismatches.end());
         console.print(object);
     } else {
         for (const std::string& mismatch : report->mismatches)
             console.print(mismatch + "\n");
-        console.print(fmt::format("{} cases passed, {} differ\n", report->passed, report->mismatches.size()));
+        console.print(fmt::format("{} cases passed, {} differ", report->passed, report->mismatches.size()));
+        if (kernel)
+            console.print(fmt::format(", {} are not for the kernel to judge", report->not_judged));
+        console.print("\n");
     }
     return report->mismatches.empty() ? kExitOk : kExitDiffers;
 }

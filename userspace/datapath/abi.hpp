@@ -3,6 +3,7 @@
 
 #include "base/clock.hpp"
 #include "base/ip.hpp"
+#include "datapath/datapath.hpp"
 #include "tapgate/bpf_abi.h"
 
 #include <algorithm>
@@ -32,6 +33,15 @@ inline BootClock::time_point from_abi_time(std::uint64_t boot_ns) {
 
 inline std::uint64_t to_abi_time(BootClock::time_point time) {
     return static_cast<std::uint64_t>(time.time_since_epoch().count());
+}
+
+inline Judgement from_abi(const tg_judgement& judgement) {
+    Judgement out;
+    out.verdict = static_cast<tg_verdict>(judgement.verdict);
+    out.generation = judgement.generation;
+    if (judgement.group != TG_NO_RULE_GROUP && out.verdict != TG_VERDICT_NONE)
+        out.rule_group = judgement.group;
+    return out;
 }
 
 } // namespace tapgate::datapath

@@ -12,8 +12,10 @@
 #include "datapath/in_flight.hpp"
 #include "datapath/libbpf_log.hpp"
 #include "datapath/pin_dir.hpp"
+#include "datapath/policies.hpp"
 #include "datapath/programs.hpp"
 #include "datapath/requirements.hpp"
+#include "policy/tables.hpp"
 
 #include <bpf/bpf.h>
 #include <fmt/format.h>
@@ -80,6 +82,7 @@ Result<tg_guest> entry_of(const GuestSpec& spec) {
     entry.half_open_max = spec.caps.half_open;
     entry.dns_pending_max = spec.caps.dns_pending;
     entry.bindings_max = spec.caps.bindings;
+    entry.policy = spec.policy;
     if (spec.mac)
         std::ranges::copy(*spec.mac, entry.mac);
     entry.address_count = static_cast<std::uint8_t>(spec.addresses.size());
@@ -92,9 +95,9 @@ Result<tg_guest> entry_of(const GuestSpec& spec) {
 class KernelDatapath final : public Datapath {
   public:
     KernelDatapath(PinDir pins, std::unique_ptr<Programs> programs, AttachKind kind,
-                   std::unique_ptr<GuestTable> guests, std::unique_ptr<Events> events)
+                   std::unique_ptr<GuestTable> guests, Policies policies, std::unique_ptr<Events> events)
         : pins_(std::move(pins)), programs_(std::move(programs)), guests_(std::move(guests)),
-          events_(std::move(events)),
+          policies_(std::move(policies)), events_(std::move(events)),
           attacher_(pins_.links_path(), kind, programs_->tap_ingress_fd(), programs_->tap_egress_fd()),
           in_flight_(programs_->maps().pending, programs_->maps().dns_pending, *guests_),
           bindings_(programs_->maps().bindings, programs_->maps().names, *guests_),
@@ -107,6 +110,48 @@ class KernelDatapath final : public Datapath {
                 static_cast<void>(detach_guest(ifindex));
         }
         pins_.keep();
+    }
+
+    Result<PolicySlot> take_policy_slot() override {
+        const std::lock_guard lock(mutex_);
+        return policies_.take_slot();
+    }
+
+    Result<void> install_policy(PolicySlot slot, const policy::CompiledPolicy& policy,
+                                std::uint64_t generation) override {
+        const auto image =
+            build_policy_image(policy::build_tables(policy), generation, programs_->hash_key());
+        if (!image)
+            return fail(image.error());
+        const std::lock_guard lock(mutex_);
+        return policies_.install(slot, *image);
+    }
+
+    void drop_unused_policies() override {
+        const std::lock_guard lock(mutex_);
+        std::set<std::uint32_t> used;
+        for (const unsigned ifindex : guests_->interfaces()) {
+            if (const auto entry = guests_->find(ifindex))
+                used.insert(entry->policy);
+        }
+        policies_.drop_all_but(used);
+    }
+
+    [[nodiscard]] std::uint64_t last_generation() const override { return policies_.last_generation(); }
+
+    Result<void> set_host_addresses(const std::vector<IpAddress>& addresses) override {
+        const std::lock_guard lock(mutex_);
+        HashMap<tg_address, std::uint8_t> map(programs_->maps().host_addresses);
+        // New ones before old ones go: an address that stays is never missing.
+        for (const IpAddress& address : addresses) {
+            if (auto written = map.put(to_abi(address), 1); !written)
+                return fail(written.error().with_context("note an address of the host"));
+        }
+        map.for_each([&](const tg_address& address, std::uint8_t) {
+            if (std::ranges::find(addresses, from_abi(address)) == addresses.end())
+                map.erase(address);
+        });
+        return {};
     }
 
     Result<GuestId> attach_guest(const GuestSpec& spec) override {
@@ -267,6 +312,7 @@ class KernelDatapath final : public Datapath {
     PinDir pins_;
     std::unique_ptr<Programs> programs_;
     std::unique_ptr<GuestTable> guests_;
+    Policies policies_;
     std::unique_ptr<Events> events_;
     Attacher attacher_;
     InFlight in_flight_;
@@ -276,6 +322,19 @@ class KernelDatapath final : public Datapath {
 };
 
 } // namespace
+
+policy::Verdict Judgement::policy_verdict() const {
+    switch (verdict) {
+    case TG_VERDICT_ALLOW:
+        return policy::Verdict::kAllow;
+    case TG_VERDICT_DEFER:
+        return policy::Verdict::kDefer;
+    case TG_VERDICT_NONE:
+    case TG_VERDICT_DENY:
+        break;
+    }
+    return policy::Verdict::kDeny;
+}
 
 Result<std::unique_ptr<Datapath>> Datapath::open(const Settings& settings) {
     if (auto checked = check_settings(settings); !checked)
@@ -293,11 +352,15 @@ Result<std::unique_ptr<Datapath>> Datapath::open(const Settings& settings) {
     auto guests = GuestTable::open(maps.guests, maps.guest_state);
     if (!guests)
         return fail(std::move(guests).error());
+    auto policies = Policies::open(maps.policies);
+    if (!policies)
+        return fail(std::move(policies).error());
     auto events = Events::open(maps.events);
     if (!events)
         return fail(std::move(events).error());
-    auto datapath = std::make_unique<KernelDatapath>(std::move(*pins), std::move(*programs), kind,
-                                                     std::move(*guests), std::move(*events));
+    auto datapath =
+        std::make_unique<KernelDatapath>(std::move(*pins), std::move(*programs), kind, std::move(*guests),
+                                         std::move(*policies), std::move(*events));
     datapath->take_over();
     return datapath;
 }

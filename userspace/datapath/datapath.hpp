@@ -4,6 +4,8 @@
 #include "base/clock.hpp"
 #include "base/ip.hpp"
 #include "base/result.hpp"
+#include "policy/compile.hpp"
+#include "policy/decide.hpp"
 #include "tapgate/bpf_abi.h"
 
 #include <array>
@@ -44,8 +46,12 @@ struct GuestCaps {
     std::uint32_t bindings = 8192;
 };
 
+/// A place for the generations of one policy. Guests refer to it, so any number of them share its memory.
+using PolicySlot = std::uint32_t;
+
 struct GuestSpec {
     unsigned ifindex = 0;
+    PolicySlot policy = 0;
     /// Empty: learned from the guest's first packet.
     std::optional<MacAddress> mac;
     std::vector<IpAddress> addresses;
@@ -59,10 +65,22 @@ struct FlowTuple {
     Endpoint peer;
 };
 
+/// What BPF made of the first packet of a flow (bpf_abi.h).
+struct Judgement {
+    tg_verdict verdict = TG_VERDICT_NONE;
+    std::uint64_t generation = 0;
+    /// Position of the deciding group in CompiledPolicy::rule_groups(); empty for the default.
+    std::optional<std::size_t> rule_group;
+
+    /// In the words of the policy library; what was not asked is denied.
+    [[nodiscard]] policy::Verdict policy_verdict() const;
+};
+
 /// What tap_ingress knew of a SYN.
 struct PendingFlow {
     GuestId guest = 0;
     unsigned ifindex = 0;
+    Judgement judgement;
 };
 
 struct Binding {
@@ -84,6 +102,7 @@ struct DropEvent {
     tg_drop_reason reason = TG_DROP_NONE;
     FlowTuple flow;
     std::uint8_t protocol = 0;
+    Judgement judgement;
 };
 
 /// The stable word and the sentence of a drop reason (drop_reason.h).
@@ -112,6 +131,26 @@ class Datapath {
     static Result<void> cleanup(const std::string& pin_dir);
 
     virtual ~Datapath() = default;
+
+    /// Takes a place for a policy. What is not installed denies. kLimit.
+    virtual Result<PolicySlot> take_policy_slot() = 0;
+
+    /// Makes `policy` the generation in force in `slot`, for all guests that refer to it and in one step:
+    /// each verdict is of the old one or of the new one, and when this returns of the new one alone. On
+    /// failure (kLimit: too large for the kernel) nothing changes.
+    virtual Result<void> install_policy(PolicySlot slot, const policy::CompiledPolicy& policy,
+                                        std::uint64_t generation) = 0;
+
+    /// Frees the policies that an earlier daemon left and that no guest refers to. To be called when the
+    /// guests have been attached.
+    virtual void drop_unused_policies() = 0;
+
+    /// No generation up to this one may be used again.
+    [[nodiscard]] virtual std::uint64_t last_generation() const = 0;
+
+    /// Replaces the addresses of address group `host`, besides each guest's gateways. On
+    /// failure (kLimit: too many) the old ones stay.
+    virtual Result<void> set_host_addresses(const std::vector<IpAddress>& addresses) = 0;
 
     /// Makes the interface a guest: table entry first, then the programs, so that it is never half open. An
     /// interface that has our programs already, for a guest with the same addresses, keeps its guest id, and

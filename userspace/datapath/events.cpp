@@ -23,6 +23,7 @@ DropEvent event_from_abi(const tg_event& event) {
     out.flow.guest = {from_abi(event.flow.guest_address), ntohs(event.flow.guest_port)};
     out.flow.peer = {from_abi(event.flow.peer_address), ntohs(event.flow.peer_port)};
     out.protocol = event.flow.protocol;
+    out.judgement = from_abi(event.judgement);
     return out;
 }
 

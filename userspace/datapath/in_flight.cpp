@@ -30,7 +30,7 @@ std::optional<PendingFlow> InFlight::take(const FlowTuple& flow) {
     if (!taken)
         return std::nullopt;
     guests_.release(taken->guest_id, &tg_guest_state::half_open, 1);
-    return PendingFlow{taken->guest_id, taken->ifindex};
+    return PendingFlow{taken->guest_id, taken->ifindex, from_abi(taken->judgement)};
 }
 
 void InFlight::sweep(BootClock::time_point now) {

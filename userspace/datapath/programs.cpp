@@ -46,17 +46,6 @@ Result<std::uint64_t> netns_cookie() {
     return cookie;
 }
 
-Error error_of(int error, std::string_view operation, std::string_view warnings) {
-    if (error == EPERM)
-        return Error::from_errno(error, operation, "needs CAP_BPF and CAP_NET_ADMIN (run as root)");
-    const std::string missing = missing_kernel_features();
-    if (!missing.empty())
-        return Error(
-            ErrorCode::kUnsupported,
-            fmt::format("{}: this kernel is too old or lacks options: {} missing", operation, missing));
-    return Error::from_errno(error, operation, failure_line(warnings));
-}
-
 /// Pins a new record, or checks the one that is there.
 Result<void> claim_maps(const PinDir& pins) {
     const auto cookie = netns_cookie();
@@ -95,7 +84,7 @@ Result<void> claim_maps(const PinDir& pins) {
     const UniqueFd made(
         ::bpf_map_create(BPF_MAP_TYPE_ARRAY, "tg_abi", sizeof(kOnly), sizeof(AbiRecord), 1, nullptr));
     if (!made)
-        return fail(error_of(errno, "create a BPF map", {}));
+        return fail(load_error(errno, "create a BPF map", {}));
     if (::bpf_map_update_elem(made.get(), &kOnly, &ours, BPF_ANY) != 0)
         return fail_errno("write the ABI version");
     if (::bpf_obj_pin(made.get(), path.c_str()) != 0)
@@ -124,23 +113,32 @@ Result<void> check_pinned_map(const bpf_map* map, const std::string& path) {
     return {};
 }
 
-/// The key of name ids. All zero means that nobody has written one yet; names hashed under a known key could
-/// be made to collide.
-Result<void> ensure_hash_key(int fd) {
+} // namespace
+
+Error load_error(int error, std::string_view operation, std::string_view warnings) {
+    if (error == EPERM)
+        return Error::from_errno(error, operation, "needs CAP_BPF and CAP_NET_ADMIN (run as root)");
+    const std::string missing = missing_kernel_features();
+    if (!missing.empty())
+        return Error(
+            ErrorCode::kUnsupported,
+            fmt::format("{}: this kernel is too old or lacks options: {} missing", operation, missing));
+    return Error::from_errno(error, operation, failure_line(warnings));
+}
+
+Result<tg_hash_key> ensure_hash_key(int fd) {
     constexpr std::uint32_t kOnly = 0;
     tg_hash_key key{};
     if (::bpf_map_lookup_elem(fd, &kOnly, &key) != 0)
         return fail_errno("read the hash key");
     if (key.k0 != 0 || key.k1 != 0)
-        return {};
+        return key;
     if (::getrandom(&key, sizeof(key), 0) != sizeof(key))
         return fail_errno("make a random hash key");
     if (::bpf_map_update_elem(fd, &kOnly, &key, BPF_ANY) != 0)
         return fail_errno("write the hash key");
-    return {};
+    return key;
 }
-
-} // namespace
 
 Result<std::unique_ptr<Programs>> Programs::load(const Settings& settings, const PinDir& pins) {
     if (auto claimed = claim_maps(pins); !claimed)
@@ -167,16 +165,17 @@ Result<void> Programs::load_object(const Settings& settings, const PinDir& pins)
     const LibbpfCapture capture;
     skeleton_ = tapgate__open();
     if (skeleton_ == nullptr)
-        return fail(error_of(errno, "open the BPF object", capture.text()));
+        return fail(load_error(errno, "open the BPF object", capture.text()));
     skeleton_->rodata->tg_mark = settings.mark;
     skeleton_->rodata->tg_workers = settings.workers;
     skeleton_->rodata->tg_min_ttl_seconds = static_cast<std::uint32_t>(settings.min_ttl.count());
     skeleton_->rodata->tg_max_ttl_seconds = static_cast<std::uint32_t>(settings.max_ttl.count());
 
     auto& maps = skeleton_->maps;
-    for (bpf_map* map : {maps.guests, maps.guest_state, maps.pending, maps.dns_pending, maps.names,
-                         maps.bindings, maps.listeners, maps.owned_sockets, maps.drops, maps.guest_drops,
-                         maps.events, maps.events_lost, maps.hash_key}) {
+    for (bpf_map* map :
+         {maps.guests, maps.guest_state, maps.pending, maps.dns_pending, maps.names, maps.bindings,
+          maps.policies, maps.host_addresses, maps.listeners, maps.owned_sockets, maps.drops,
+          maps.guest_drops, maps.events, maps.events_lost, maps.hash_key}) {
         const std::string path = pins.map_path(::bpf_map__name(map));
         if (auto same = check_pinned_map(map, path); !same)
             return same;
@@ -184,7 +183,7 @@ Result<void> Programs::load_object(const Settings& settings, const PinDir& pins)
             return fail_errno(fmt::format("choose {} for a map", path));
     }
     if (const int result = tapgate__load(skeleton_); result != 0)
-        return fail(error_of(-result, "load the BPF programs", capture.text()));
+        return fail(load_error(-result, "load the BPF programs", capture.text()));
 
     maps_.guests = ::bpf_map__fd(maps.guests);
     maps_.guest_state = ::bpf_map__fd(maps.guest_state);
@@ -192,6 +191,8 @@ Result<void> Programs::load_object(const Settings& settings, const PinDir& pins)
     maps_.dns_pending = ::bpf_map__fd(maps.dns_pending);
     maps_.names = ::bpf_map__fd(maps.names);
     maps_.bindings = ::bpf_map__fd(maps.bindings);
+    maps_.policies = ::bpf_map__fd(maps.policies);
+    maps_.host_addresses = ::bpf_map__fd(maps.host_addresses);
     maps_.listeners = ::bpf_map__fd(maps.listeners);
     maps_.owned_sockets = ::bpf_map__fd(maps.owned_sockets);
     maps_.drops = ::bpf_map__fd(maps.drops);
@@ -199,7 +200,11 @@ Result<void> Programs::load_object(const Settings& settings, const PinDir& pins)
     maps_.events = ::bpf_map__fd(maps.events);
     maps_.events_lost = ::bpf_map__fd(maps.events_lost);
     maps_.hash_key = ::bpf_map__fd(maps.hash_key);
-    return ensure_hash_key(maps_.hash_key);
+    const auto key = ensure_hash_key(maps_.hash_key);
+    if (!key)
+        return fail(key.error());
+    hash_key_ = *key;
+    return {};
 }
 
 } // namespace tapgate::datapath

@@ -6,6 +6,7 @@
 #include "datapath/pin_dir.hpp"
 
 #include <memory>
+#include <string_view>
 
 struct tapgate_skeleton; // the skeleton
 
@@ -19,6 +20,8 @@ struct MapFds {
     int dns_pending = -1;
     int names = -1;
     int bindings = -1;
+    int policies = -1;
+    int host_addresses = -1;
     int listeners = -1;
     int owned_sockets = -1;
     int drops = -1;
@@ -27,6 +30,13 @@ struct MapFds {
     int events_lost = -1;
     int hash_key = -1;
 };
+
+/// Why the BPF object could not be loaded, as one line that says what to do. `warnings` is what libbpf said.
+[[nodiscard]] Error load_error(int error, std::string_view operation, std::string_view warnings);
+
+/// The key of name ids in the map `hash_key`, made if nobody has yet: all zero means that, since names hashed
+/// under a known key could be made to collide.
+Result<tg_hash_key> ensure_hash_key(int fd);
 
 /// The programs in the kernel and their maps.
 class Programs {
@@ -42,6 +52,8 @@ class Programs {
 
     [[nodiscard]] const MapFds& maps() const { return maps_; }
 
+    [[nodiscard]] const tg_hash_key& hash_key() const { return hash_key_; }
+
     [[nodiscard]] int tap_ingress_fd() const;
     [[nodiscard]] int tap_egress_fd() const;
 
@@ -51,6 +63,7 @@ class Programs {
 
     ::tapgate_skeleton* skeleton_ = nullptr;
     MapFds maps_;
+    tg_hash_key hash_key_{};
 };
 
 } // namespace tapgate::datapath

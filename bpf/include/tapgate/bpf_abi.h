@@ -20,25 +20,31 @@
 #endif
 
 /* Bumped when a map's key, value or meaning changes; pinned maps of another version are not adopted. */
-#define TG_ABI_VERSION 1
+#define TG_ABI_VERSION 2
 
 enum {
 	TG_GUESTS_MAX = 4096,
-	TG_GUEST_ADDRESSES = 8,	 /* addresses of one guest, IPv4 and IPv6 together */
-	TG_GUEST_GATEWAYS = 4,	 /* addresses by which one guest knows its host */
+	TG_GUEST_ADDRESSES = 8, /* addresses of one guest, IPv4 and IPv6 together */
+	TG_GUEST_GATEWAYS = 4,	/* addresses by which one guest knows its host */
 	TG_WORKERS_MAX = 64,
-	TG_PENDING_MAX = 65536,	 /* half-open connections of all guests */
-	TG_DNS_PENDING_MAX = 65536, /* DNS queries in flight of all guests */
-	TG_NAMES_MAX = 262144,	 /* names that all guests were told */
-	TG_BINDINGS_MAX = 262144, /* (guest, address) pairs */
-	TG_NAMES_PER_ADDRESS = 32, /* names of one guest bound to one address; more are refused */
-	TG_NAME_TEXT_MAX = 254,	 /* 253 octets (RFC 1035 2.3.4 without the root) and a NUL */
-	TG_DNS_ANSWERS_MAX = 32, /* records in the answer section; longer answers are malformed */
-	TG_DNS_RECORDS_MAX = 64, /* records in all sections */
-	TG_DNS_ALIASES_MAX = 16, /* CNAMEs from the question name to its addresses */
-	TG_DNS_STEPS_MAX = 1024, /* labels, pointers and roots in one message */
-	TG_DNS_PAYLOAD_MAX = 1232, /* DNS over UDP, fits one packet of any path (DNS flag day 2020) */
-	TG_DNS_PENDING_SECONDS = 10, /* an answer later than this is not delivered */
+	TG_PENDING_MAX = 65536,	       /* half-open connections of all guests */
+	TG_DNS_PENDING_MAX = 65536,    /* DNS queries in flight of all guests */
+	TG_NAMES_MAX = 262144,	       /* names that all guests were told */
+	TG_BINDINGS_MAX = 262144,      /* (guest, address) pairs */
+	TG_NAMES_PER_ADDRESS = 32,     /* names of one guest bound to one address; more are refused */
+	TG_NAME_TEXT_MAX = 254,	       /* 253 octets (RFC 1035 2.3.4 without the root) and a NUL */
+	TG_DNS_ANSWERS_MAX = 32,       /* records in the answer section; longer answers are malformed */
+	TG_DNS_RECORDS_MAX = 64,       /* records in all sections */
+	TG_DNS_ALIASES_MAX = 16,       /* CNAMEs from the question name to its addresses */
+	TG_DNS_STEPS_MAX = 1024,       /* labels, pointers and roots in one message */
+	TG_DNS_PAYLOAD_MAX = 1232,     /* DNS over UDP, fits one packet of any path (DNS flag day 2020) */
+	TG_DNS_PENDING_SECONDS = 10,   /* an answer later than this is not delivered */
+	TG_NAME_SUFFIXES_MAX = 16,     /* zones around a name that are looked up: those of 2 to 17 labels */
+	TG_HOST_ADDRESSES_MAX = 16384, /* addresses of the host itself */
+	TG_POLICIES_MAX =
+	    2 * 4096, /* policy slots: twice the guests, so that a new daemon can use fresh ones */
+	TG_RULE_GROUPS_MAX = 1024,
+	TG_POLICY_BLOCKS_MAX = 1 << 24, /* 2 GiB for one policy */
 	TG_EVENTS_BYTES = 1 << 20,
 	TG_EVENTS_PER_SECOND = 128, /* drop events of one guest; the rest are only counted */
 };
@@ -56,13 +62,15 @@ struct tg_guest {
 	__u32 half_open_max;
 	__u32 dns_pending_max;
 	__u32 bindings_max;
+	__u32 policy; /* slot in `policies` */
+	__u32 pad;
 	__u8 mac[6]; /* all zero: learned from the first packet with a source address of the guest */
 	__u8 address_count;
 	__u8 gateway_count;
 	struct tg_address addresses[TG_GUEST_ADDRESSES];
 	struct tg_address gateways[TG_GUEST_GATEWAYS];
 };
-TG_ASSERT_SIZE(struct tg_guest, 32 + 16 * 12);
+TG_ASSERT_SIZE(struct tg_guest, 40 + 16 * 12);
 
 /*
  * guest_state: slot -> what changes while a guest runs. Memory-mapped by the daemon; every field is changed
@@ -71,14 +79,16 @@ TG_ASSERT_SIZE(struct tg_guest, 32 + 16 * 12);
 struct tg_guest_state {
 	__u64 mac;	   /* learned MAC in the low 48 bits, first octet lowest; 0 = none yet */
 	__u32 half_open;   /* entries of `pending`: BPF adds, the daemon subtracts */
-	__u32 dns_pending; /* entries of `dns_pending`: BPF adds and subtracts, the daemon sweeps expired ones */
+	__u32 dns_pending; /* entries of `dns_pending`: BPF adds and subtracts, the daemon sweeps expired ones
+			    */
 	__u32 bindings;	   /* (address, name) pairs: BPF adds, the daemon subtracts when it sweeps */
 	__u32 event_count; /* drop events sent in event_second */
 	__u64 event_second;
 };
 TG_ASSERT_SIZE(struct tg_guest_state, 32);
 
-/* The guest's view of a flow: the key of `pending`. Guests' addresses are unique, so no guest id is needed. */
+/* The guest's view of a flow: the key of `pending`. Guests' addresses are unique, so no guest id is needed.
+ */
 struct tg_flow {
 	struct tg_address guest_address;
 	struct tg_address peer_address;
@@ -89,17 +99,36 @@ struct tg_flow {
 };
 TG_ASSERT_SIZE(struct tg_flow, 40);
 
+enum tg_verdict {
+	TG_VERDICT_NONE, /* the policy was not asked */
+	TG_VERDICT_ALLOW,
+	TG_VERDICT_DENY,
+	TG_VERDICT_DEFER, /* a name is needed first */
+};
+
+#define TG_NO_RULE_GROUP 0xffff
+
+/* What one generation of a policy said of the first packet of a flow, and the group of rules that decided. */
+struct tg_judgement {
+	__u64 generation;
+	__u16 group;  /* TG_NO_RULE_GROUP: the default, or an address that no policy can allow */
+	__u8 verdict; /* enum tg_verdict */
+	__u8 pad[5];
+};
+TG_ASSERT_SIZE(struct tg_judgement, 16);
+
 /*
- * pending: flow -> proof that its SYN came through a guest's tap. Written by tap_ingress, taken by the daemon
- * at accept, swept when the handshake never completes.
+ * pending: flow -> proof that its SYN came through a guest's tap, and the verdict on it (allow or defer).
+ * Written by tap_ingress, taken by the daemon at accept, swept when the handshake never completes.
  */
 struct tg_pending {
 	__u64 guest_id;
 	__u64 created_ns;
 	__u32 slot;
 	__u32 ifindex;
+	struct tg_judgement judgement;
 };
-TG_ASSERT_SIZE(struct tg_pending, 24);
+TG_ASSERT_SIZE(struct tg_pending, 40);
 
 /* dns_pending: a question that a guest asked and that was given to the daemon. */
 struct tg_dns_key {
@@ -137,10 +166,19 @@ struct tg_name_key {
 TG_ASSERT_SIZE(struct tg_name_key, 16);
 
 struct tg_name {
-	__u16 length;			/* of text, without the NUL */
-	char text[TG_NAME_TEXT_MAX];	/* lower case, dots between labels, NUL-terminated */
+	__u16 length;		     /* of text, without the NUL */
+	char text[TG_NAME_TEXT_MAX]; /* lower case, dots between labels, NUL-terminated */
+	/* Ids of the zones around the name: of 2 labels, of 3, and so on, without the name itself. */
+	__u64 suffix_ids[TG_NAME_SUFFIXES_MAX];
+	__u32 suffix_count;
+	__u32 pad;
+	/* What the guest's policy says of the name: low half of the generation, then the block of the set of
+	 * groups that match it. BPF's own note, worth nothing under another generation; read and written
+	 * whole.
+	 */
+	__u64 judged;
 };
-TG_ASSERT_SIZE(struct tg_name, 256);
+TG_ASSERT_SIZE(struct tg_name, 256 + 8 * TG_NAME_SUFFIXES_MAX + 16);
 
 /* bindings: (guest, address) -> the names that a trusted resolver gave this address. */
 struct tg_binding_key {
@@ -169,6 +207,88 @@ struct tg_binding {
 };
 TG_ASSERT_SIZE(struct tg_binding, 8 + 16 * TG_NAMES_PER_ADDRESS);
 
+/*
+ * policies: policy slot -> the generation in force, one array of blocks of 128 octets that the daemon makes
+ * as a whole and never changes; a swap replaces it by another. Block 0 is the head; all other blocks are
+ * named by their number, so that tables of any size share the one array.
+ *
+ *     set      the groups of rules that match something, a bit each; groups are numbered in the policy's
+ * order ranges   sorted by where they begin, each reaching to the next: what matches an address or a service
+ *     names    a hash table of name ids (tg_name_id): what matches a name
+ *
+ * How a verdict comes out of these stands in lib/policy.bpf.h.
+ */
+#define TG_POLICY_EMPTY_SET 1 /* the block of the set without groups */
+#define TG_SET_WORDS	    (TG_RULE_GROUPS_MAX / 64)
+
+struct tg_policy_set {
+	__u64 words[TG_SET_WORDS];
+};
+TG_ASSERT_SIZE(struct tg_policy_set, 128);
+
+struct tg_policy_table {
+	__u32 first_block;
+	__u32 count; /* of ranges; of names: buckets less one, to be used as a mask */
+};
+
+struct tg_policy_head {
+	__u64 generation;
+	struct tg_policy_table addresses; /* begins at :: */
+	struct tg_policy_table services;  /* begins at the least key; keys are TG_SERVICE_KEY in `low` */
+	struct tg_policy_table names;	  /* one bucket a block */
+	__u32 allow_set;		  /* the groups that allow; all others deny */
+	__u32 domain_set;		  /* the groups on names; all others are on addresses */
+	__u32 host_set;		/* of address group `host`, in place of what a range says of the group */
+	__u32 suffix_labels;	/* of the longest zone in `names` */
+	__u8 default_allows[2]; /* by enum tg_direction */
+	__u8 pad[78];
+};
+TG_ASSERT_SIZE(struct tg_policy_head, 128);
+
+enum tg_direction {
+	TG_EGRESS,
+	TG_INGRESS,
+};
+
+/* `protocol` as in the IP header, `port` in host order and 0 for ICMP. */
+#define TG_SERVICE_KEY(direction, protocol, port)                                                            \
+	((__u64)(direction) << 24 | (__u64)(protocol) << 16 | (__u64)(port))
+
+/* Flags of an address range: which of two ranges tells the group of an address that translates to another. */
+#define TG_RANGE_META	  1 /* its group is `meta`, by the built-in list */
+#define TG_RANGE_DECLARED 2 /* its group comes from a [groups] table */
+
+struct tg_policy_range {
+	__u64 high; /* the address or service key it begins at, host order */
+	__u64 low;
+	__u32 block_set; /* addresses: groups that match by a block */
+	__u32 set;	 /* addresses: groups that match by the address group, or any address */
+	__u32 flags;
+	__u32 pad;
+};
+TG_ASSERT_SIZE(struct tg_policy_range, 32);
+
+/* An id is in the bucket of its low half or in that of its high half. A set is 0 if nothing is said. */
+struct tg_policy_name {
+	__u64 name_id; /* 0 = free */
+	__u32 exact_set;
+	__u32 suffix_set; /* counts for the names below */
+};
+TG_ASSERT_SIZE(struct tg_policy_name, 16);
+
+#define TG_RANGES_PER_BLOCK 4
+#define TG_NAMES_PER_BUCKET 8
+
+union tg_policy_block {
+	struct tg_policy_head head;
+	struct tg_policy_set set;
+	struct tg_policy_range ranges[TG_RANGES_PER_BLOCK];
+	struct tg_policy_name names[TG_NAMES_PER_BUCKET];
+};
+TG_ASSERT_SIZE(union tg_policy_block, 128);
+
+/* host_addresses: the addresses of the host itself (address group `host`) -> 1. Written by the daemon. */
+
 /* listeners: index -> socket, one of each kind per worker at worker * TG_LISTENER_KINDS + kind. */
 enum tg_listener_kind {
 	TG_LISTENER_TCP4,
@@ -196,10 +316,11 @@ struct tg_event {
 	__u64 time_ns;
 	__u64 guest_id;
 	__u32 ifindex;
-	__u16 type;	/* enum tg_event_type */
-	__u16 reason;	/* enum tg_drop_reason */
+	__u16 type;	     /* enum tg_event_type */
+	__u16 reason;	     /* enum tg_drop_reason */
 	struct tg_flow flow; /* as far as it was parsed, else zero; ICMP and the like have no ports */
+	struct tg_judgement judgement; /* zero if the policy was not asked */
 };
-TG_ASSERT_SIZE(struct tg_event, 64);
+TG_ASSERT_SIZE(struct tg_event, 80);
 
 #endif

@@ -7,7 +7,8 @@
  * Numbers are ABI and never reused; they index the maps `drops` and `guest_drops`. "name" is what metrics,
  * JSON and tests say; "text" completes the sentence "dropped: ...".
  *
- * 1-29 link and network layer, 30-49 transport, 50-79 DNS, 80-99 towards the guest, 100-119 proxy (userspace).
+ * 1-29 link and network layer, 30-49 transport, 50-79 DNS, 80-99 towards the guest, 100-119 proxy
+ * (userspace).
  */
 #define TG_DROP_REASONS(X)                                                                                   \
 	X(1, UNKNOWN_GUEST, "unknown-guest", "the interface is not a known guest")                           \
@@ -34,6 +35,9 @@
 	X(36, STEER_FAILED, "steer-failed", "the kernel could not hand the flow to the daemon")              \
 	X(37, HALF_OPEN_CAP, "half-open-cap", "the guest has too many half-open connections")                \
 	X(38, PENDING_FULL, "pending-full", "the table of half-open connections is full")                    \
+	X(39, POLICY_FIRST_PACKET, "policy-first-packet", "denied by the policy at the first packet")        \
+	X(40, REFUSED_ADDRESS, "refused-address", "the destination is one that no policy can allow")         \
+	X(41, NO_POLICY, "no-policy", "the guest's policy is not loaded")                                    \
 	X(50, DNS_TRANSPORT, "dns-transport", "a name service other than DNS over UDP port 53")              \
 	X(51, DNS_QUERY_MALFORMED, "dns-query-malformed", "the DNS query does not parse")                    \
 	X(52, DNS_PENDING_CAP, "dns-pending-cap", "the guest has too many DNS queries in flight")            \
@@ -43,8 +47,9 @@
 	X(56, DNS_BINDING_CAP, "dns-binding-cap", "the guest has too many bindings to record the answer")    \
 	X(57, DNS_BINDING_FULL, "dns-binding-full", "a binding table is full; the answer was not recorded")  \
 	X(80, EGRESS_NOT_OURS, "egress-not-ours", "a packet to the guest that the daemon did not send")      \
-	X(100, NO_PENDING, "no-pending", "a connection to the proxy that did not come through a guest's tap") \
-	X(101, POLICY, "policy", "denied by the policy")                                                     \
+	X(100, NO_PENDING, "no-pending",                                                                     \
+	  "a connection to the proxy that did not come through a guest's tap")                               \
+	X(101, POLICY, "policy", "denied by the policy once the first flight was seen")                      \
 	X(102, SESSION_CAP, "session-cap", "the guest has too many sessions")                                \
 	X(103, DNS_POLICY, "dns-policy", "the name is denied by the policy")                                 \
 	X(104, DNS_REFUSED, "dns-refused", "the DNS query is of a kind that is not served")                  \
@@ -57,7 +62,7 @@ enum tg_drop_reason {
 #define X(number, name, word, text) TG_DROP_##name = number,
 	TG_DROP_REASONS(X)
 #undef X
-	TG_DROP_REASON_MAX = 128, /* size of the tables indexed by a reason */
+	    TG_DROP_REASON_MAX = 128, /* size of the tables indexed by a reason */
 };
 
 #endif

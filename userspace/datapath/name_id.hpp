@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "tapgate/bpf_abi.h"
+
+#include <cstdint>
+#include <string_view>
+
+namespace tapgate::datapath {
+
+// Names are in lower case with dots between labels and no final dot, of 253 octets at most.
+
+/// The id under which BPF knows `name` (bpf_abi.h). Never 0.
+[[nodiscard]] std::uint64_t name_id(const tg_hash_key& key, std::string_view name);
+
+/// The entry of the map `names` that BPF itself would make for `name`.
+[[nodiscard]] tg_name name_entry(const tg_hash_key& key, std::string_view name);
+
+} // namespace tapgate::datapath

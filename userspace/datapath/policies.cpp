@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "datapath/policies.hpp"
+
+#include "base/unique_fd.hpp"
+
+#include <bpf/bpf.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <iterator>
+
+#include <sys/mman.h>
+
+namespace tapgate::datapath {
+
+namespace {
+
+/// The generation in the inner map with this id.
+Result<std::uint64_t> generation_of(std::uint32_t map_id) {
+    const UniqueFd inner(::bpf_map_get_fd_by_id(map_id));
+    constexpr std::uint32_t kHead = 0;
+    tg_policy_block block{};
+    if (!inner || ::bpf_map_lookup_elem(inner.get(), &kHead, &block) != 0)
+        return fail_errno("read a pinned policy");
+    return block.head.generation;
+}
+
+} // namespace
+
+Result<Policies> Policies::open(int policies_fd) {
+    Policies policies(policies_fd);
+    for (std::uint32_t slot = 0; slot < TG_POLICIES_MAX; ++slot) {
+        std::uint32_t map_id = 0;
+        if (::bpf_map_lookup_elem(policies_fd, &slot, &map_id) != 0) {
+            if (errno == ENOENT)
+                continue;
+            return fail_errno("read the BPF map policies");
+        }
+        const auto generation = generation_of(map_id);
+        if (!generation)
+            return fail(generation.error());
+        policies.found_.insert(slot);
+        policies.last_generation_ = std::max(policies.last_generation_, *generation);
+    }
+    return policies;
+}
+
+Result<std::uint32_t> Policies::take_slot() {
+    for (std::uint32_t slot = 0; slot < TG_POLICIES_MAX; ++slot) {
+        if (found_.contains(slot) || taken_.contains(slot))
+            continue;
+        taken_.insert(slot);
+        return slot;
+    }
+    return fail(ErrorCode::kLimit, "there are as many policies as the kernel's table holds");
+}
+
+Result<void> Policies::install(std::uint32_t slot, const PolicyImage& image) {
+    bpf_map_create_opts options{};
+    options.sz = sizeof options;
+    options.map_flags = BPF_F_INNER_MAP | BPF_F_MMAPABLE;
+    const auto blocks = static_cast<std::uint32_t>(image.size());
+    const UniqueFd inner(::bpf_map_create(BPF_MAP_TYPE_ARRAY, "policy", sizeof(std::uint32_t),
+                                          sizeof(tg_policy_block), blocks, &options));
+    if (!inner)
+        return fail_errno("create a BPF map for the policy");
+    const std::size_t bytes = image.size() * sizeof(tg_policy_block);
+    void* memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, inner.get(), 0);
+    if (memory == MAP_FAILED)
+        return fail_errno("map the policy's BPF map into memory");
+    std::ranges::copy(image, static_cast<tg_policy_block*>(memory));
+    ::munmap(memory, bytes);
+    if (::bpf_map_freeze(inner.get()) != 0)
+        return fail_errno("freeze the policy's BPF map");
+    // The kernel waits here until no program reads the old generation any more.
+    const int fd = inner.get();
+    if (::bpf_map_update_elem(fd_, &slot, &fd, BPF_ANY) != 0)
+        return fail_errno("put the policy in force");
+    return {};
+}
+
+void Policies::release(std::uint32_t slot) {
+    ::bpf_map_delete_elem(fd_, &slot);
+    found_.erase(slot);
+    taken_.erase(slot);
+}
+
+void Policies::drop_all_but(const std::set<std::uint32_t>& used) {
+    std::vector<std::uint32_t> unused;
+    std::ranges::set_difference(found_, used, std::back_inserter(unused));
+    for (const std::uint32_t slot : unused)
+        release(slot);
+}
+
+} // namespace tapgate::datapath

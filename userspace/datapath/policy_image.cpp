@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "datapath/policy_image.hpp"
+
+#include "datapath/name_id.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <span>
+
+#include <netinet/in.h>
+
+namespace tapgate::datapath {
+
+namespace {
+
+// Buckets are filled to three quarters at most before there are twice as many.
+constexpr std::size_t kNamesPerBucket = TG_NAMES_PER_BUCKET * 3 / 4;
+
+std::uint8_t ip_protocol(policy::Protocol protocol) {
+    switch (protocol) {
+    case policy::Protocol::kTcp:
+        return IPPROTO_TCP;
+    case policy::Protocol::kUdp:
+        return IPPROTO_UDP;
+    case policy::Protocol::kIcmpV4:
+        return IPPROTO_ICMP;
+    case policy::Protocol::kIcmpV6:
+        return IPPROTO_ICMPV6;
+    }
+    return 0;
+}
+
+/// A half of an address as a number.
+std::uint64_t word_of(const IpAddress& address, std::size_t at) {
+    std::uint64_t word = 0;
+    for (std::size_t i = 0; i < 8; ++i)
+        word = word << 8U | address.bytes().at(at + i);
+    return word;
+}
+
+tg_policy_set to_abi(const policy::RuleGroupSet& set) {
+    static const policy::RuleGroupSet low_word(~std::uint64_t{0});
+    tg_policy_set out{};
+    for (std::size_t i = 0; i < TG_SET_WORDS; ++i)
+        out.words[i] = ((set >> (i * 64)) & low_word).to_ullong();
+    return out;
+}
+
+static_assert(policy::kMaxRuleGroups == TG_RULE_GROUPS_MAX);
+
+/// A hash table in which each name is in one of two buckets (struct tg_policy_name).
+class NameTable {
+  public:
+    explicit NameTable(std::size_t names)
+        : buckets_(std::bit_ceil(std::max<std::size_t>(1, names / kNamesPerBucket))) {}
+
+    /// False if both buckets of the name are full.
+    bool insert(const tg_policy_name& name) {
+        tg_policy_name* low = free_place(name.name_id);
+        tg_policy_name* high = free_place(name.name_id >> 32U);
+        // Into the emptier one, so that full ones are rare.
+        const auto filled = [this](const tg_policy_name* place) {
+            const std::size_t offset =
+                static_cast<std::size_t>(reinterpret_cast<const std::byte*>(place) -
+                                         reinterpret_cast<const std::byte*>(buckets_.data()));
+            return offset % sizeof(tg_policy_block);
+        };
+        tg_policy_name* place = low == nullptr ? high : low;
+        if (low != nullptr && high != nullptr && filled(high) < filled(low))
+            place = high;
+        if (place == nullptr)
+            return false;
+        *place = name;
+        return true;
+    }
+
+    [[nodiscard]] std::span<const tg_policy_block> buckets() const { return buckets_; }
+
+  private:
+    tg_policy_name* free_place(std::uint64_t hash) {
+        tg_policy_block& bucket = buckets_[hash & (buckets_.size() - 1)];
+        const auto place = std::ranges::find(bucket.names, 0U, &tg_policy_name::name_id);
+        return place == std::end(bucket.names) ? nullptr : place;
+    }
+
+    std::vector<tg_policy_block> buckets_;
+};
+
+class ImageBuilder {
+  public:
+    ImageBuilder(const policy::Tables& tables, const tg_hash_key& key) : tables_(tables), key_(key) {
+        image_.resize(1); // the head
+    }
+
+    PolicyImage build(std::uint64_t generation) {
+        tg_policy_head head{};
+        head.generation = generation;
+        for (const policy::RuleGroupSet& set : tables_.sets)
+            image_.emplace_back().set = to_abi(set);
+        head.allow_set = add_set(tables_.allow);
+        head.domain_set = add_set(tables_.domain);
+        head.host_set = block_of(tables_.host_group);
+        head.suffix_labels = tables_.suffix_labels;
+        head.default_allows[TG_EGRESS] = tables_.default_egress_allows;
+        head.default_allows[TG_INGRESS] = tables_.default_ingress_allows;
+        head.addresses = add_addresses();
+        head.services = add_services();
+        head.names = add_names();
+        image_.front().head = head;
+        return std::move(image_);
+    }
+
+  private:
+    [[nodiscard]] std::uint32_t next_block() const { return static_cast<std::uint32_t>(image_.size()); }
+
+    /// Set 0 is the empty one and comes first.
+    [[nodiscard]] static std::uint32_t block_of(policy::SetIndex set) { return TG_POLICY_EMPTY_SET + set; }
+
+    std::uint32_t add_set(const policy::RuleGroupSet& set) {
+        image_.emplace_back().set = to_abi(set);
+        return next_block() - 1;
+    }
+
+    tg_policy_table add_ranges(const std::vector<tg_policy_range>& ranges) {
+        const tg_policy_table table{next_block(), static_cast<std::uint32_t>(ranges.size())};
+        for (std::size_t i = 0; i < ranges.size(); ++i) {
+            if (i % TG_RANGES_PER_BLOCK == 0)
+                image_.emplace_back();
+            image_.back().ranges[i % TG_RANGES_PER_BLOCK] = ranges[i];
+        }
+        return table;
+    }
+
+    tg_policy_table add_addresses() {
+        std::vector<tg_policy_range> ranges;
+        ranges.reserve(tables_.addresses.size());
+        for (const policy::Tables::AddressRange& range : tables_.addresses) {
+            tg_policy_range& out = ranges.emplace_back();
+            out.high = word_of(range.first, 0);
+            out.low = word_of(range.first, 8);
+            out.block_set = block_of(range.blocks);
+            out.set = block_of(range.group);
+            out.flags = (range.meta ? TG_RANGE_META : 0U) | (range.declared ? TG_RANGE_DECLARED : 0U);
+        }
+        return add_ranges(ranges);
+    }
+
+    tg_policy_table add_services() {
+        std::vector<tg_policy_range> ranges;
+        for (const policy::Tables::ServiceRange& range : tables_.services) {
+            tg_policy_range& out = ranges.emplace_back();
+            const auto direction = range.direction == policy::Direction::kIngress ? TG_INGRESS : TG_EGRESS;
+            out.low = TG_SERVICE_KEY(direction, ip_protocol(range.protocol), range.first_port);
+            out.set = block_of(range.groups);
+        }
+        std::ranges::sort(ranges, {}, &tg_policy_range::low);
+        return add_ranges(ranges);
+    }
+
+    tg_policy_table add_names() {
+        std::vector<tg_policy_name> names;
+        names.reserve(tables_.names.size());
+        for (const policy::Tables::NameEntry& entry : tables_.names) {
+            const auto set_of = [](policy::SetIndex set) { return set == 0 ? 0 : block_of(set); };
+            names.push_back({name_id(key_, entry.name), set_of(entry.exact), set_of(entry.suffix)});
+        }
+        for (std::size_t room = names.size();; room *= 2) {
+            NameTable table(room);
+            if (!std::ranges::all_of(names, [&](const tg_policy_name& name) { return table.insert(name); }))
+                continue;
+            const auto buckets = table.buckets();
+            const tg_policy_table out{next_block(), static_cast<std::uint32_t>(buckets.size() - 1)};
+            image_.insert(image_.end(), buckets.begin(), buckets.end());
+            return out;
+        }
+    }
+
+    const policy::Tables& tables_;
+    const tg_hash_key& key_;
+    PolicyImage image_;
+};
+
+} // namespace
+
+Result<PolicyImage> build_policy_image(const policy::Tables& tables, std::uint64_t generation,
+                                       const tg_hash_key& key) {
+    PolicyImage image = ImageBuilder(tables, key).build(generation);
+    if (image.size() > TG_POLICY_BLOCKS_MAX)
+        return fail(ErrorCode::kLimit,
+                    fmt::format("the policy needs {} MiB in the kernel; at most {} are possible",
+                                image.size() / 8192, TG_POLICY_BLOCKS_MAX / 8192));
+    return image;
+}
+
+} // namespace tapgate::datapath

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "base/result.hpp"
+#include "policy/tables.hpp"
+#include "tapgate/bpf_abi.h"
+
+#include <cstdint>
+#include <vector>
+
+namespace tapgate::datapath {
+
+/// One generation of a policy in the form in which BPF reads it: the blocks of an entry of `policies`.
+using PolicyImage = std::vector<tg_policy_block>;
+
+/// Lays out `tables`. `key` is that of the map `hash_key`. Fails with kLimit when the policy needs more than
+/// TG_POLICY_BLOCKS_MAX blocks.
+[[nodiscard]] Result<PolicyImage> build_policy_image(const policy::Tables& tables, std::uint64_t generation,
+                                                     const tg_hash_key& key);
+
+} // namespace tapgate::datapath

@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "datapath/verdict_engine.hpp"
+
+#include "base/clock.hpp"
+#include "datapath/abi.hpp"
+#include "datapath/events.hpp"
+#include "datapath/libbpf_log.hpp"
+#include "datapath/map.hpp"
+#include "datapath/name_id.hpp"
+#include "datapath/policies.hpp"
+#include "datapath/programs.hpp"
+#include "datapath/requirements.hpp"
+#include "datapath/skeleton.hpp"
+#include "policy/tables.hpp"
+
+#include <bpf/bpf.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstring>
+#include <vector>
+
+#include <linux/if_ether.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
+#include <netinet/in.h>
+
+namespace tapgate::datapath {
+
+namespace {
+
+constexpr std::uint32_t kIfindex = 1; // loopback, which every namespace has
+constexpr GuestId kGuest = 1;
+constexpr PolicySlot kSlot = 0;
+constexpr std::uint16_t kGuestPort = 40000;
+constexpr std::array<std::uint8_t, ETH_ALEN> kGuestMac = {2, 0, 0, 0, 0, 2};
+constexpr std::array<std::uint8_t, ETH_ALEN> kHostMac = {2, 0, 0, 0, 0, 1};
+
+/// The guest's addresses, from the blocks for benchmarks (RFC 2544, RFC 5180), so that no case is about them.
+IpAddress guest_address(bool v4) {
+    return v4 ? IpAddress::from_v4(0xc6120002) : *IpAddress::parse("2001:2::2");
+}
+
+std::uint8_t protocol_number(policy::Protocol protocol) {
+    switch (protocol) {
+    case policy::Protocol::kTcp:
+        return IPPROTO_TCP;
+    case policy::Protocol::kUdp:
+        return IPPROTO_UDP;
+    case policy::Protocol::kIcmpV4:
+        return IPPROTO_ICMP;
+    case policy::Protocol::kIcmpV6:
+        return IPPROTO_ICMPV6;
+    }
+    return 0;
+}
+
+template <typename Header>
+void append(std::vector<std::uint8_t>& packet, const Header& header) {
+    const auto bytes = std::bit_cast<std::array<std::uint8_t, sizeof(Header)>>(header);
+    packet.insert(packet.end(), bytes.begin(), bytes.end());
+}
+
+std::vector<std::uint8_t> transport(const policy::FlowFacts& facts) {
+    std::vector<std::uint8_t> out;
+    switch (facts.protocol) {
+    case policy::Protocol::kTcp: {
+        tcphdr tcp{};
+        tcp.source = htons(kGuestPort);
+        tcp.dest = htons(facts.destination.port);
+        tcp.doff = sizeof tcp / 4;
+        tcp.syn = 1;
+        append(out, tcp);
+        return out;
+    }
+    case policy::Protocol::kUdp: {
+        udphdr udp{};
+        udp.source = htons(kGuestPort);
+        udp.dest = htons(facts.destination.port);
+        udp.len = htons(sizeof udp);
+        append(out, udp);
+        return out;
+    }
+    case policy::Protocol::kIcmpV4:
+        return {8, 0, 0, 0, 0, 0, 0, 0}; // echo request (RFC 792)
+    case policy::Protocol::kIcmpV6:
+        return {128, 0, 0, 0, 0, 0, 0, 0}; // echo request (RFC 4443)
+    }
+    return out;
+}
+
+/// The first packet of the flow, as a guest would send it. Transport checksums are not looked at.
+std::vector<std::uint8_t> first_packet(const policy::FlowFacts& facts) {
+    const bool v4 = facts.destination.address.is_v4();
+    const std::vector<std::uint8_t> payload = transport(facts);
+    std::vector<std::uint8_t> packet(kHostMac.begin(), kHostMac.end());
+    packet.insert(packet.end(), kGuestMac.begin(), kGuestMac.end());
+    append(packet, htons(v4 ? ETH_P_IP : ETH_P_IPV6));
+    const IpAddress source = guest_address(v4);
+    if (v4) {
+        iphdr ip{};
+        ip.version = 4;
+        ip.ihl = sizeof ip / 4;
+        ip.tot_len = htons(static_cast<std::uint16_t>(sizeof ip + payload.size()));
+        ip.ttl = IPDEFTTL;
+        ip.protocol = protocol_number(facts.protocol);
+        ip.saddr = htonl(source.v4());
+        ip.daddr = htonl(facts.destination.address.v4());
+        append(packet, ip);
+    } else {
+        ipv6hdr ip{};
+        ip.version = 6;
+        ip.payload_len = htons(static_cast<std::uint16_t>(payload.size()));
+        ip.nexthdr = protocol_number(facts.protocol);
+        ip.hop_limit = IPDEFTTL;
+        std::memcpy(&ip.saddr, source.bytes().data(), sizeof ip.saddr);
+        std::memcpy(&ip.daddr, facts.destination.address.bytes().data(), sizeof ip.daddr);
+        append(packet, ip);
+    }
+    packet.insert(packet.end(), payload.begin(), payload.end());
+    return packet;
+}
+
+struct DestroySkeleton {
+    void operator()(::tapgate_skeleton* skeleton) const { tapgate__destroy(skeleton); }
+};
+
+using Skeleton = std::unique_ptr<::tapgate_skeleton, DestroySkeleton>;
+
+class KernelVerdictEngine final : public VerdictEngine {
+  public:
+    KernelVerdictEngine(Skeleton skeleton, Policies policies, std::unique_ptr<Events> events,
+                        const tg_hash_key& key)
+        : skeleton_(std::move(skeleton)), policies_(std::move(policies)), events_(std::move(events)),
+          key_(key), guests_(::bpf_map__fd(skeleton_->maps.guests)),
+          names_(::bpf_map__fd(skeleton_->maps.names)), bindings_(::bpf_map__fd(skeleton_->maps.bindings)) {}
+
+    Result<void> use(const policy::CompiledPolicy& policy) override {
+        const auto image = build_policy_image(policy::build_tables(policy), ++generation_, key_);
+        return image ? policies_.install(kSlot, *image) : fail(image.error());
+    }
+
+    Result<std::optional<Judgement>> judge(const policy::FlowFacts& facts) override {
+        const bool icmp4 = facts.protocol == policy::Protocol::kIcmpV4;
+        const bool icmp6 = facts.protocol == policy::Protocol::kIcmpV6;
+        const bool v4 = facts.destination.address.is_v4();
+        // A protocol of the other family is no ICMP at all on the wire. Aliases are not recorded yet.
+        if (std::ranges::any_of(facts.bound, [](const auto& bound) { return !bound.aliases.empty(); }))
+            return std::nullopt;
+        if (facts.direction != policy::Direction::kEgress || (icmp4 && !v4) || (icmp6 && v4))
+            return std::nullopt;
+        if (auto prepared = prepare(facts); !prepared)
+            return fail(prepared.error());
+        auto judgement = run(first_packet(facts));
+        forget(facts);
+        return judgement;
+    }
+
+  private:
+    Result<void> prepare(const policy::FlowFacts& facts) {
+        tg_guest guest{};
+        guest.id = kGuest;
+        guest.policy = kSlot;
+        guest.half_open_max = 1;
+        guest.dns_pending_max = 1;
+        std::ranges::copy(kGuestMac, guest.mac);
+        guest.address_count = 2;
+        guest.addresses[0] = to_abi(guest_address(true));
+        guest.addresses[1] = to_abi(guest_address(false));
+        for (const IpAddress& gateway : facts.host_addresses) {
+            if (guest.gateway_count == TG_GUEST_GATEWAYS)
+                return fail(ErrorCode::kLimit,
+                            fmt::format("a guest has at most {} gateways", int{TG_GUEST_GATEWAYS}));
+            guest.gateways[guest.gateway_count++] = to_abi(gateway);
+        }
+        // Fresh: events are counted there, and limited.
+        constexpr tg_guest_state kState{};
+        if (::bpf_map_update_elem(::bpf_map__fd(skeleton_->maps.guest_state), &guest.slot, &kState,
+                                  BPF_ANY) != 0)
+            return fail_errno("write to a BPF map");
+        if (auto written = guests_.put(kIfindex, guest); !written)
+            return written;
+        if (facts.bound.empty())
+            return {};
+        tg_binding binding{};
+        const std::uint64_t expires = to_abi_time(BootClock::now() + std::chrono::hours(1));
+        if (facts.bound.size() > std::size(binding.names))
+            return fail(ErrorCode::kLimit,
+                        fmt::format("an address has at most {} names", std::size(binding.names)));
+        for (std::size_t i = 0; i < facts.bound.size(); ++i) {
+            const std::string& text = facts.bound[i].name.text();
+            const tg_name_key key{kGuest, name_id(key_, text)};
+            binding.names[i] = {key.name_id, expires};
+            if (auto written = names_.put(key, name_entry(key_, text)); !written)
+                return written;
+        }
+        return bindings_.put({kGuest, to_abi(facts.destination.address)}, binding);
+    }
+
+    void forget(const policy::FlowFacts& facts) {
+        bindings_.erase({kGuest, to_abi(facts.destination.address)});
+        for (const policy::BoundName& bound : facts.bound)
+            names_.erase({kGuest, name_id(key_, bound.name.text())});
+    }
+
+    /// No daemon listens, so that even what is allowed ends in an event that carries the judgement.
+    Result<std::optional<Judgement>> run(const std::vector<std::uint8_t>& packet) {
+        __sk_buff context{};
+        context.ifindex = kIfindex;
+        bpf_test_run_opts options{};
+        options.sz = sizeof options;
+        options.data_in = packet.data();
+        options.data_size_in = static_cast<std::uint32_t>(packet.size());
+        options.ctx_in = &context;
+        options.ctx_size_in = sizeof context;
+        options.repeat = 1;
+        if (::bpf_prog_test_run_opts(::bpf_program__fd(skeleton_->progs.tap_ingress), &options) != 0)
+            return fail_errno("run tap_ingress");
+        std::optional<DropEvent> event;
+        events_->read([&event](const DropEvent& seen) { event = seen; });
+        if (!event)
+            return fail(ErrorCode::kIo, "tap_ingress said nothing of a packet");
+        switch (event->reason) {
+        case TG_DROP_NO_POLICY:
+            return fail(ErrorCode::kIo, "the policy's tables are damaged");
+        case TG_DROP_DNS_TRANSPORT:
+        case TG_DROP_DNS_QUERY_MALFORMED:
+            return std::nullopt;
+        default:
+            break;
+        }
+        if (event->judgement.verdict == TG_VERDICT_NONE) // refused before any policy is asked
+            event->judgement.verdict = TG_VERDICT_DENY;
+        return event->judgement;
+    }
+
+    Skeleton skeleton_;
+    Policies policies_;
+    std::unique_ptr<Events> events_;
+    tg_hash_key key_;
+    HashMap<std::uint32_t, tg_guest> guests_;
+    HashMap<tg_name_key, tg_name> names_;
+    HashMap<tg_binding_key, tg_binding, true> bindings_;
+    std::uint64_t generation_ = 0;
+};
+
+} // namespace
+
+Result<std::unique_ptr<VerdictEngine>> VerdictEngine::open() {
+    if (auto capable = check_capabilities(); !capable)
+        return fail(std::move(capable).error());
+    const LibbpfCapture capture;
+    Skeleton skeleton(tapgate__open_and_load());
+    if (!skeleton)
+        return fail(load_error(errno, "load the BPF programs", capture.text()));
+    auto key = ensure_hash_key(::bpf_map__fd(skeleton->maps.hash_key));
+    if (!key)
+        return fail(key.error());
+    auto policies = Policies::open(::bpf_map__fd(skeleton->maps.policies));
+    if (!policies)
+        return fail(policies.error());
+    auto events = Events::open(::bpf_map__fd(skeleton->maps.events));
+    if (!events)
+        return fail(events.error());
+    return std::make_unique<KernelVerdictEngine>(std::move(skeleton), std::move(*policies),
+                                                 std::move(*events), *key);
+}
+
+} // namespace tapgate::datapath
