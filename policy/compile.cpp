@@ -3,6 +3,7 @@
 
 #include "policy/document.hpp"
 #include "policy/groups.hpp"
+#include "policy/parse.hpp"
 
 #include <fmt/format.h>
 
@@ -35,7 +36,7 @@ Result<void> check_group_references(const Policy& policy, const GroupTable& daem
             for (const auto& [known, blocks] : *table)
                 valid.push_back(known);
         const std::string why = fmt::format("{}: {} (a host name of one label is written domain={})",
-                                            rule.text, unknown_word("group", *name, valid), *name);
+                                            format_rule(rule), unknown_word("group", *name, valid), *name);
         return fail(error_at(source_name(policy), rule.location, why));
     }
     return {};

@@ -5,6 +5,7 @@
 #include "policy/decide.hpp"
 #include "policy/decide_words.hpp"
 #include "policy/document_reader.hpp"
+#include "policy/parse.hpp"
 #include "policy/policy_reader.hpp"
 #include "policy/rule_text.hpp"
 
@@ -229,9 +230,9 @@ bool read_case(Reader& reader, const Node& node, Case& c) {
 }
 
 std::string outcome_text(const Policy& policy, const Decision& decision) {
-    const std::string why =
-        decision.rule ? fmt::format("rule {}: {}", *decision.rule + 1, policy.rules.at(*decision.rule).text)
-                      : std::string(basis_name(decision.basis));
+    const std::string why = decision.rule ? fmt::format("rule {}: {}", *decision.rule + 1,
+                                                        format_rule(policy.rules.at(*decision.rule)))
+                                          : std::string(basis_name(decision.basis));
     return fmt::format("{} ({})", verdict_name(decision.verdict), why);
 }
 

@@ -5,6 +5,7 @@
 #include "policy/model.hpp"
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -55,10 +56,19 @@ struct DocumentMember {
 /// An error at a place: "FILE:LINE:COLUMN: message". Columns count characters.
 [[nodiscard]] Error error_at(std::string_view file, SourceLocation where, std::string_view message);
 
+/// A list of the root table that may be too long to be kept as a tree: `take` gets its items in order, each
+/// as it is read, and the document has an empty list in its place. An error of `take` ends the reading.
+struct StreamedList {
+    std::string_view key;
+    std::function<Result<void>(const DocumentNode&)> take;
+};
+
 /// Both fail with error_at() on text that is not UTF-8, not of the form, or has a key twice in one table.
-/// `first_line` is the number of the text's first line.
-Result<DocumentNode> read_toml_document(std::string_view text, std::string_view file);
+/// `first_line` is the number of the text's first line. A `streamed` list is taken before the rest of the
+/// document is looked at, but only from text that is of the form as a whole.
+Result<DocumentNode> read_toml_document(std::string_view text, std::string_view file,
+                                        const StreamedList* streamed = nullptr);
 Result<DocumentNode> read_json_document(std::string_view text, std::string_view file,
-                                        std::uint32_t first_line = 1);
+                                        std::uint32_t first_line = 1, const StreamedList* streamed = nullptr);
 
 } // namespace tapgate::policy

@@ -82,6 +82,23 @@ class LineCounter {
     SourceLocation where_;
 };
 
+/// The first member whose key another one has before it; null if there is none.
+const DocumentMember* repeated_key(const DocumentNode::Table& members) {
+    if (members.size() <= 8) { // most objects are rules: a hash table would cost more than the rest
+        for (auto member = members.begin(); member != members.end(); ++member)
+            if (std::find_if(members.begin(), member, [&](const DocumentMember& earlier) {
+                    return earlier.key == member->key;
+                }) != member)
+                return &*member;
+        return nullptr;
+    }
+    std::unordered_set<std::string_view> keys;
+    for (const DocumentMember& member : members)
+        if (!keys.insert(member.key).second)
+            return &member;
+    return nullptr;
+}
+
 /// Builds the located tree of text that Boost.JSON has accepted; nothing is checked again but what JSON
 /// leaves open: keys that stand twice.
 class TreeBuilder {
@@ -89,13 +106,17 @@ class TreeBuilder {
     TreeBuilder(std::string_view text, std::string_view file, std::uint32_t first_line)
         : text_(text), file_(file), lines_(text, first_line) {}
 
-    Result<DocumentNode> value() {
+    Result<DocumentNode> root(const StreamedList* streamed) { return value(streamed); }
+
+  private:
+    /// `streamed` is for the members of this value, if it is an object.
+    Result<DocumentNode> value(const StreamedList* streamed = nullptr) {
         skip_space();
         DocumentNode node;
         node.location = lines_.at(offset_);
         switch (text_[offset_]) {
         case '{':
-            return object(std::move(node));
+            return object(std::move(node), streamed);
         case '[':
             return array(std::move(node));
         case '"':
@@ -121,7 +142,6 @@ class TreeBuilder {
         return node;
     }
 
-  private:
     void skip_space() { offset_ = std::min(text_.find_first_not_of(" \t\r\n", offset_), text_.size()); }
 
     /// Steps over `wanted` if it comes next.
@@ -170,25 +190,43 @@ class TreeBuilder {
         return node;
     }
 
-    Result<DocumentNode> object(DocumentNode node) {
+    /// The list at the cursor, given away item by item; an empty list stays.
+    Result<DocumentNode> streamed_array(const StreamedList& streamed) {
+        DocumentNode node;
+        node.location = lines_.at(offset_++);
+        if (!next_is(']'))
+            do {
+                auto item = value();
+                if (!item)
+                    return item;
+                if (const auto taken = streamed.take(*item); !taken)
+                    return fail(taken.error());
+            } while (!next_is(']') && next_is(','));
+        node.value = DocumentNode::Array{};
+        return node;
+    }
+
+    Result<DocumentNode> object(DocumentNode node, const StreamedList* streamed) {
         ++offset_;
         DocumentNode::Table members;
-        std::unordered_set<std::string> keys;
         if (!next_is('}'))
             do {
                 skip_space();
                 const SourceLocation where = lines_.at(offset_);
                 std::string key = string();
-                if (!keys.insert(key).second)
-                    return fail(error_at(file_, where,
-                                         fmt::format("the key '{}' stands twice in one object; keep one",
-                                                     printable(key, 80))));
                 next_is(':');
-                auto item = value();
+                skip_space();
+                auto item = streamed != nullptr && key == streamed->key && text_[offset_] == '['
+                                ? streamed_array(*streamed)
+                                : value();
                 if (!item)
                     return item;
                 members.push_back({std::move(key), where, std::move(*item)});
             } while (!next_is('}') && next_is(','));
+        if (const DocumentMember* second = repeated_key(members))
+            return fail(error_at(file_, second->location,
+                                 fmt::format("the key '{}' stands twice in one object; keep one",
+                                             printable(second->key, 80))));
         node.value = std::move(members);
         return node;
     }
@@ -202,7 +240,7 @@ class TreeBuilder {
 } // namespace
 
 Result<DocumentNode> read_json_document(std::string_view text, std::string_view file,
-                                        std::uint32_t first_line) {
+                                        std::uint32_t first_line, const StreamedList* streamed) {
     boost::json::basic_parser<SyntaxOnly> judge{boost::json::parse_options{}};
     boost::json::error_code error;
     const std::size_t end = judge.write_some(false, text.data(), text.size(), error);
@@ -211,7 +249,7 @@ Result<DocumentNode> read_json_document(std::string_view text, std::string_view 
     if (error)
         return fail(error_at(file, LineCounter(text, first_line).at(end),
                              fmt::format("this is not JSON: {}", error.message())));
-    return TreeBuilder(text, file, first_line).value();
+    return TreeBuilder(text, file, first_line).root(streamed);
 }
 
 } // namespace tapgate::policy

@@ -42,11 +42,27 @@ DocumentNode convert(toml::node& node) {
     return result;
 }
 
+/// Hands the items of the streamed list over and leaves an empty list.
+Result<void> take_streamed(toml::table& root, const StreamedList& streamed) {
+    auto* items = root[streamed.key].as_array();
+    if (items == nullptr)
+        return {};
+    for (toml::node& item : *items)
+        if (auto taken = streamed.take(convert(item)); !taken)
+            return taken;
+    items->clear();
+    return {};
+}
+
 } // namespace
 
-Result<DocumentNode> read_toml_document(std::string_view text, std::string_view file) {
+Result<DocumentNode> read_toml_document(std::string_view text, std::string_view file,
+                                        const StreamedList* streamed) {
     try {
         toml::table root = toml::parse(text);
+        if (streamed != nullptr)
+            if (const auto taken = take_streamed(root, *streamed); !taken)
+                return fail(taken.error());
         return convert(root);
     } catch (const toml::parse_error& error) {
         return fail(error_at(file, begin_of(error.source()), error.description()));

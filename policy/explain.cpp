@@ -2,6 +2,7 @@
 #include "policy/decide.hpp"
 #include "policy/groups.hpp"
 #include "policy/match.hpp"
+#include "policy/parse.hpp"
 #include "policy/rule_text.hpp"
 
 #include <fmt/format.h>
@@ -126,7 +127,7 @@ std::string summarise(const Policy& policy, const Explanation& explanation, std:
     switch (decision.basis) {
     case Basis::kRule: {
         const std::string rule =
-            fmt::format("rule {} ({})", *decision.rule + 1, policy.rules.at(*decision.rule).text);
+            fmt::format("rule {} ({})", *decision.rule + 1, format_rule(policy.rules.at(*decision.rule)));
         if (decision.verdict == Verdict::kDefer)
             return fmt::format("{}: {} needs the name on the wire", verdict, rule);
         return fmt::format("{}: {}: {}", verdict, rule, explanation.steps.back().reason);

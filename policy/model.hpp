@@ -4,8 +4,12 @@
 #include "base/ip.hpp"
 #include "policy/name.hpp"
 
+#include <algorithm>
+#include <array>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <map>
 #include <string>
 #include <variant>
@@ -32,8 +36,39 @@ enum class BuiltinGroup : std::uint8_t {
     kPublic,
 };
 
-/// A set of protocols; empty means any.
-using ProtocolSet = std::vector<Protocol>;
+/// A set of protocols, in their order; empty means any. Held in place: a policy has a million of them.
+class ProtocolSet {
+  public:
+    ProtocolSet() = default;
+
+    ProtocolSet(std::initializer_list<Protocol> protocols) {
+        for (const Protocol protocol : protocols)
+            insert(protocol);
+    }
+
+    void insert(Protocol protocol) {
+        const auto at = std::lower_bound(items_.begin(), items_.begin() + count_, protocol);
+        if (at != items_.begin() + count_ && *at == protocol)
+            return;
+        std::move_backward(at, items_.begin() + count_, items_.begin() + count_ + 1);
+        *at = protocol;
+        ++count_;
+    }
+
+    [[nodiscard]] bool empty() const { return count_ == 0; }
+
+    [[nodiscard]] std::size_t size() const { return count_; }
+
+    [[nodiscard]] const Protocol* begin() const { return items_.data(); }
+
+    [[nodiscard]] const Protocol* end() const { return items_.data() + count_; }
+
+    auto operator<=>(const ProtocolSet&) const = default;
+
+  private:
+    std::array<Protocol, 4> items_{};
+    std::uint8_t count_ = 0;
+};
 
 /// An inclusive range of service ports.
 struct PortRange {
@@ -70,6 +105,7 @@ struct SourceLocation {
     std::uint32_t column = 0;
 };
 
+/// One rule. Its canonical one-line form is format_rule(); it is not kept, since most rules are never shown.
 struct Rule {
     Action action = Action::kDeny;
     Direction direction = Direction::kEgress;
@@ -82,8 +118,6 @@ struct Rule {
     /// Option `cname`: the rule's name also matches any alias in the chain that led to the address.
     bool cname = false;
     SourceLocation location;
-    /// The canonical one-line form, as `policy show` prints it.
-    std::string text;
 };
 
 enum class NoSni : std::uint8_t { kDeny, kCache };

@@ -25,13 +25,24 @@ Result<void> check_text(std::string_view text, std::string_view file) {
     return {};
 }
 
-Result<Policy> read_document(const Result<DocumentNode>& document, std::string_view file) {
-    if (!document)
-        return fail(document.error());
+/// `read` is read_toml_document() or read_json_document(), given the list to be streamed.
+template <typename Read>
+Result<Policy> read_with(std::string_view text, std::string_view file, const Read& read) {
+    if (const auto checked = check_text(text, file); !checked)
+        return fail(checked.error());
     DocumentReader reader(file);
     Policy policy;
+    const StreamedList rules{"rules", [&](const DocumentNode& item) -> Result<void> {
+                                 if (read_rule(reader, item, policy.rules))
+                                     return {};
+                                 return fail(reader.error());
+                             }};
+    const auto document = read(&rules);
+    if (!document)
+        return fail(document.error());
     if (!read_policy(reader, *document, policy))
         return fail(reader.error());
+    policy.rules.shrink_to_fit();
     policy.source = file;
     return policy;
 }
@@ -45,15 +56,13 @@ Result<Policy> parse(std::string_view text, std::string_view file) {
 }
 
 Result<Policy> parse_toml(std::string_view text, std::string_view file) {
-    if (const auto checked = check_text(text, file); !checked)
-        return fail(checked.error());
-    return read_document(read_toml_document(text, file), file);
+    return read_with(text, file,
+                     [&](const StreamedList* rules) { return read_toml_document(text, file, rules); });
 }
 
 Result<Policy> parse_json(std::string_view text, std::string_view file) {
-    if (const auto checked = check_text(text, file); !checked)
-        return fail(checked.error());
-    return read_document(read_json_document(text, file), file);
+    return read_with(text, file,
+                     [&](const StreamedList* rules) { return read_json_document(text, file, 1, rules); });
 }
 
 } // namespace tapgate::policy

@@ -98,7 +98,7 @@ bool read_protocols(Reader& reader, const Node& node, Rule& rule) {
         Protocol protocol{};
         if (!reader.word(item, "protocol", kProtocols, protocol))
             return false;
-        rule.protocols.push_back(protocol);
+        rule.protocols.insert(protocol);
     }
     return true;
 }
@@ -206,21 +206,7 @@ bool read_rules(Reader& reader, const Node& node, std::vector<Rule>& rules) {
     const auto* items = node.array();
     if (!items)
         return reader.wrong_type(node, "rules", "a list");
-    rules.reserve(items->size());
-    for (const Node& item : *items) {
-        Rule rule;
-        if (const auto* text = item.string()) {
-            if (!reader.take(item, parse_rule(*text), rule))
-                return false;
-        } else if (!item.table()) {
-            return reader.wrong_type(item, "a rule", "a string or a table");
-        } else if (!read_rule_table(reader, item, rule)) {
-            return false;
-        }
-        rule.location = item.location;
-        rules.push_back(std::move(rule));
-    }
-    return true;
+    return std::ranges::all_of(*items, [&](const Node& item) { return read_rule(reader, item, rules); });
 }
 
 // --- [groups] --------------------------------------------------------------------------------------
@@ -358,6 +344,21 @@ bool read_deny(Reader& reader, const Node& node, Policy& policy) {
 }
 
 } // namespace
+
+bool read_rule(DocumentReader& reader, const DocumentNode& node, std::vector<Rule>& rules) {
+    Rule rule;
+    if (const auto* text = node.string()) {
+        if (!reader.take(node, parse_rule(*text), rule))
+            return false;
+    } else if (!node.table()) {
+        return reader.wrong_type(node, "a rule", "a string or a table");
+    } else if (!read_rule_table(reader, node, rule)) {
+        return false;
+    }
+    rule.location = node.location;
+    rules.push_back(std::move(rule));
+    return true;
+}
 
 bool read_policy(DocumentReader& reader, const DocumentNode& node, Policy& policy) {
     static constexpr Reader::Field<Policy> kFields[] = {

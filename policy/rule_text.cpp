@@ -70,7 +70,7 @@ Result<void> parse_protocols(std::string_view text, ProtocolSet& protocols) {
         const auto protocol = find_word("protocol", item.head, kProtocols);
         if (!protocol)
             return fail(protocol.error());
-        protocols.push_back(*protocol);
+        protocols.insert(*protocol);
     }
     return {};
 }
@@ -98,6 +98,8 @@ std::string format_port_range(const PortRange& range) {
 
 /// Sorted, without repetition, overlapping and adjoining ranges joined.
 void normalise(std::vector<PortRange>& ports) {
+    if (ports.size() < 2)
+        return;
     std::ranges::sort(ports);
     std::vector<PortRange> joined;
     for (const PortRange& range : ports) {
@@ -209,8 +211,6 @@ Result<PortRange> parse_port_range(std::string_view text) {
 }
 
 Result<void> finish_rule(Rule& rule) {
-    std::ranges::sort(rule.protocols);
-    rule.protocols.erase(std::ranges::unique(rule.protocols).begin(), rule.protocols.end());
     normalise(rule.ports);
     if (!rule.ports.empty())
         for (const Protocol protocol : {Protocol::kIcmpV4, Protocol::kIcmpV6})
@@ -223,7 +223,6 @@ Result<void> finish_rule(Rule& rule) {
                        format_target(rule.target));
     if (rule.private_ok && rule.action == Action::kDeny)
         return invalid("the option private-ok is for allow rules");
-    rule.text = format_rule(rule);
     return {};
 }
 

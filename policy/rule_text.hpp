@@ -32,7 +32,7 @@ Result<Target> parse_group(std::string_view text);
 Result<PortRange> parse_port_range(std::string_view text);
 Result<PortRange> make_port_range(std::int64_t first, std::int64_t last);
 
-/// Checks the fields of `rule` against each other, puts lists in canonical order and fills `text`.
+/// Checks the fields of `rule` against each other and puts its lists in canonical order.
 Result<void> finish_rule(Rule& rule);
 
 /// The target as it stands in a one-line rule.

@@ -197,13 +197,12 @@ class Generator {
         rule.target = target();
         for (const Protocol protocol : {Protocol::kTcp, Protocol::kUdp, Protocol::kIcmpV4})
             if (one_in(5))
-                rule.protocols.push_back(protocol);
+                rule.protocols.insert(protocol);
         while (one_in(3)) {
             const auto first = static_cast<std::uint16_t>(79 + below(4));
             rule.ports.push_back({first, static_cast<std::uint16_t>(first + below(3))});
         }
         rule.cname = std::holds_alternative<DomainTarget>(rule.target) && one_in(3);
-        rule.text = format_rule(rule);
         return rule;
     }
 

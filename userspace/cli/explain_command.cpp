@@ -203,7 +203,7 @@ Result<policy::Policy> load_policy(const std::string& word, const std::string& s
 }
 
 std::string rule_text(const policy::CompiledPolicy& compiled, std::size_t rule) {
-    return compiled.policy().rules.at(rule).text;
+    return policy::format_rule(compiled.policy().rules.at(rule));
 }
 
 json::object explanation_json(const policy::CompiledPolicy& compiled,

@@ -85,7 +85,7 @@ std::string rules(const json::object& policy_json) {
         return fmt::format("rules: not readable by this version ({})\n", printable(policy.error().message()));
     Table table({"RULE", "TEXT"});
     for (std::size_t i = 0; i < policy->rules.size(); ++i)
-        table.add({fmt::format("{}", i + 1), printable(policy->rules[i].text, 512)});
+        table.add({fmt::format("{}", i + 1), printable(policy::format_rule(policy->rules[i]), 512)});
     return policy->rules.empty() ? "rules: none\n" : "rules:\n" + table.text("  ");
 }
 

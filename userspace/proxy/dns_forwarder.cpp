@@ -4,6 +4,7 @@
 #include "base/log.hpp"
 #include "net/async.hpp"
 #include "policy/decide.hpp"
+#include "policy/parse.hpp"
 #include "proto/dns_answer.hpp"
 #include "proto/dns_message.hpp"
 
@@ -203,7 +204,7 @@ asio::awaitable<void> DnsForwarder::serve(std::shared_ptr<const Guest> guest,
     const policy::CompiledPolicy& compiled = *generation->compiled;
     const policy::Decision decision = policy::decide_query(compiled, *name, policy::Protocol::kUdp);
     if (decision.rule)
-        event.rule = compiled.policy().rules[*decision.rule].text;
+        event.rule = policy::format_rule(compiled.policy().rules[*decision.rule]);
     if (decision.verdict != policy::Verdict::kAllow) {
         event.reason = policy::basis_name(decision.basis);
         refuse(*guest, *request, query, proto::DnsRcode::kNxDomain, Refusal::kDnsPolicy, std::move(event));

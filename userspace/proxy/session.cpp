@@ -5,6 +5,7 @@
 #include "net/async.hpp"
 #include "net/dialer.hpp"
 #include "net/socket_options.hpp"
+#include "policy/parse.hpp"
 #include "proxy/denial.hpp"
 
 #include <boost/asio/steady_timer.hpp>
@@ -277,7 +278,8 @@ policy::FlowFacts Session::facts() const {
 }
 
 std::string Session::rule_text(const policy::Decision& decision) const {
-    return decision.rule ? policy_->compiled->policy().rules[*decision.rule].text : std::string();
+    return decision.rule ? policy::format_rule(policy_->compiled->policy().rules[*decision.rule])
+                         : std::string();
 }
 
 void Session::publish_verdict(const policy::Decision& decision) {

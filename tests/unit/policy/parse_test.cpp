@@ -48,7 +48,7 @@ TEST(Parse, every_field_of_the_toml_form_is_read) {
     EXPECT_EQ(policy.default_ingress, Action::kAllow);
     std::vector<std::string> rules;
     for (const Rule& rule : policy.rules)
-        rules.push_back(rule.text);
+        rules.push_back(format_rule(rule));
     EXPECT_EQ(rules,
               (std::vector<std::string>{
                   "allow@dns", "deny@meta", "allow@pypi.org:tcp:443", "allow@*.pythonhosted.org:tcp:443",
@@ -88,7 +88,7 @@ TEST(Parse, the_json_form_of_the_design_is_accepted_as_it_stands) {
         R"({"destination":{"group":"metadata"},"action":"deny"}]})");
     std::vector<std::string> rules;
     for (const Rule& rule : policy.rules)
-        rules.push_back(rule.text);
+        rules.push_back(format_rule(rule));
     EXPECT_EQ(rules, (std::vector<std::string>{"allow@pypi.org:tcp:443", "deny@any", "deny@10.0.0.0/8",
                                                "deny@*.xn--bcher-kva.de", "deny@link-local", "deny@meta"}));
 }
@@ -100,7 +100,7 @@ TEST(Parse, a_policy_written_as_json_reads_back_the_same) {
     const Policy first = parsed(kFull);
     ASSERT_EQ(again.rules.size(), first.rules.size());
     for (std::size_t i = 0; i < first.rules.size(); ++i)
-        EXPECT_EQ(again.rules[i].text, first.rules[i].text);
+        EXPECT_EQ(format_rule(again.rules[i]), format_rule(first.rules[i]));
     EXPECT_EQ(again.groups, first.groups);
     EXPECT_EQ(again.deny_text, first.deny_text);
     EXPECT_EQ(again.drain, first.drain);

@@ -9,7 +9,7 @@ namespace {
 /// The canonical form, or the error.
 std::string canonical(std::string_view text) {
     const auto rule = parse_rule(text);
-    return rule ? rule->text : rule.error().message();
+    return rule ? format_rule(*rule) : rule.error().message();
 }
 
 TEST(Rule, a_canonical_rule_prints_as_it_was_written) {
@@ -123,7 +123,7 @@ TEST(Rule, a_rule_changed_at_any_byte_is_refused_or_taken_in_canonical_form) {
             std::string changed(kText);
             changed[i] = static_cast<char>(byte);
             if (const auto rule = parse_rule(changed)) {
-                EXPECT_EQ(canonical(rule->text), rule->text) << changed;
+                EXPECT_EQ(canonical(format_rule(*rule)), format_rule(*rule)) << changed;
             }
         }
     }
