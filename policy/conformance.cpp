@@ -1,269 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "policy/conformance.hpp"
 
-#include "policy/compile.hpp"
-#include "policy/decide.hpp"
-#include "policy/decide_words.hpp"
-#include "policy/document_reader.hpp"
-#include "policy/parse.hpp"
-#include "policy/policy_reader.hpp"
-#include "policy/rule_text.hpp"
+#include "policy/cases.hpp"
+#include "policy/document.hpp"
 
 #include <fmt/format.h>
 
-#include <map>
-#include <memory>
-#include <optional>
 #include <utility>
 
 namespace tapgate::policy {
 
 namespace {
 
-using Reader = DocumentReader;
-using Node = DocumentNode;
-
-struct Flight {
-    FirstFlight flight;
-    std::optional<std::string> sni;
-    std::optional<std::string> host;
-};
-
-/// One line of a file of cases.
-struct Case {
-    std::string id;
-    Policy policy;
-    std::vector<IpAddress> gateway;
-    /// Address -> the names bound to it.
-    std::map<IpAddress, std::vector<BoundName>> bindings;
-    /// Name -> the aliases on the way to its addresses.
-    std::map<Name, std::vector<Name>> aliases;
-    Endpoint destination;
-    bool has_destination = false;
-    bool has_port = false;
-    Protocol protocol = Protocol::kTcp;
-    Direction direction = Direction::kEgress;
-    std::optional<FirstFlight> flight;
-    std::optional<std::string> query;
-    Protocol transport = Protocol::kUdp;
-    std::optional<Verdict> expected_syn;
-    std::optional<Verdict> expected_verdict;
-};
-
-bool read_text(Reader& reader, const Node& node, std::string_view what, std::string& text) {
-    const auto* string = node.string();
-    if (!string)
-        return reader.wrong_type(node, what, "a string");
-    text = *string;
-    return true;
-}
-
-bool read_address(Reader& reader, const Node& node, IpAddress& address) {
-    std::string text;
-    if (!read_text(reader, node, "an address", text))
-        return false;
-    const auto parsed = IpAddress::parse(text);
-    if (!parsed)
-        return reader.wrong(node.location, fmt::format("'{}' is not an IP address", text));
-    address = *parsed;
-    return true;
-}
-
-bool read_gateway(Reader& reader, const Node& node, Case& c) {
-    if (!node.array())
-        return reader.wrong_type(node, "gateway", "a list");
-    for (const Node& item : *node.array())
-        if (!read_address(reader, item, c.gateway.emplace_back()))
-            return false;
-    return true;
-}
-
-/// Reads a table of lists, each under a name.
-template <typename Read>
-bool read_by_name(Reader& reader, const Node& node, std::string_view what, const Read& read_item) {
-    if (!node.table())
-        return reader.wrong_type(node, what, "a table");
-    for (const DocumentMember& member : *node.table()) {
-        auto name = Name::from_user(member.key);
-        if (!name)
-            return reader.wrong(member.location, name.error().message());
-        if (!member.value.array())
-            return reader.wrong_type(member.value, member.key, "a list");
-        for (const Node& item : *member.value.array())
-            if (!read_item(*name, item))
-                return false;
-    }
-    return true;
-}
-
-bool read_bindings(Reader& reader, const Node& node, Case& c) {
-    return read_by_name(reader, node, "bindings", [&](const Name& name, const Node& item) {
-        IpAddress address;
-        if (!read_address(reader, item, address))
-            return false;
-        c.bindings[address].push_back({name, {}});
-        return true;
-    });
-}
-
-bool read_aliases(Reader& reader, const Node& node, Case& c) {
-    return read_by_name(reader, node, "aliases", [&](const Name& name, const Node& item) {
-        std::string text;
-        return read_text(reader, item, "an alias", text) &&
-               reader.take(item, Name::from_user(text), c.aliases[name].emplace_back());
-    });
-}
-
-/// "ADDRESS:PORT", or an address alone (for ICMP).
-bool read_destination(Reader& reader, const Node& node, Case& c) {
-    std::string text;
-    if (!read_text(reader, node, "dst", text))
-        return false;
-    c.has_destination = true;
-    if (const auto endpoint = Endpoint::parse(text)) {
-        c.destination = *endpoint;
-        c.has_port = true;
-        return true;
-    }
-    const auto address = IpAddress::parse(text);
-    if (!address)
-        return reader.wrong(node.location,
-                            fmt::format("'{}' is not ADDRESS:PORT; IPv6 stands in brackets", text));
-    c.destination.address = *address;
-    return true;
-}
-
-/// Names are taken as the guest would put them on the wire: what is not a name there makes a bad flight.
-bool read_flight(Reader& reader, const Node& node, Case& c) {
-    static constexpr Reader::Field<Flight> kFields[] = {
-        {"kind",
-         [](Reader& r, const Node& n, Flight& f) {
-             return r.word(n, "kind of first flight", kFirstFlightKindWords, f.flight.kind);
-         }},
-        {"sni", [](Reader& r, const Node& n, Flight& f) { return read_text(r, n, "sni", f.sni.emplace()); }},
-        {"host",
-         [](Reader& r, const Node& n, Flight& f) { return read_text(r, n, "host", f.host.emplace()); }},
-        {"ech",
-         [](Reader& r, const Node& n, Flight& f) {
-             if (!n.boolean())
-                 return r.wrong_type(n, "ech", "true or false");
-             f.flight.ech = *n.boolean();
-             return true;
-         }},
-    };
-    Flight read;
-    if (!reader.fields(node, "first_flight", kFields, read))
-        return false;
-    FirstFlight& flight = read.flight;
-    if (flight.kind == FirstFlightKind::kTls && read.sni) {
-        flight.name = Name::from_wire(*read.sni);
-        if (!flight.name)
-            flight.kind = FirstFlightKind::kTlsBad;
-    } else if (flight.kind == FirstFlightKind::kTls) {
-        flight.kind = FirstFlightKind::kTlsNoSni;
-    } else if (flight.kind == FirstFlightKind::kHttp && read.host) {
-        flight.name = Name::from_wire(*read.host);
-        flight.literal = IpAddress::parse(*read.host);
-        if (!flight.name && !flight.literal)
-            flight.kind = FirstFlightKind::kHttpBad;
-    }
-    c.flight = flight;
-    return true;
-}
-
-bool read_expectation(Reader& reader, const Node& node, Case& c) {
-    static constexpr Reader::Field<Case> kFields[] = {
-        {"syn", [](Reader& r, const Node& n,
-                   Case& v) { return r.word(n, "verdict", kVerdictWords, v.expected_syn.emplace()); }},
-        {"verdict",
-         [](Reader& r, const Node& n, Case& v) {
-             return r.word(n, "verdict", kVerdictWords, v.expected_verdict.emplace());
-         }},
-    };
-    if (!reader.fields(node, "expect", kFields, c))
-        return false;
-    if (!c.expected_syn && !c.expected_verdict)
-        return reader.wrong(node.location, "expect names neither syn nor verdict");
-    return true;
-}
-
-bool read_case(Reader& reader, const Node& node, Case& c) {
-    static constexpr Reader::Field<Case> kFields[] = {
-        {"id", [](Reader& r, const Node& n, Case& v) { return read_text(r, n, "id", v.id); }},
-        {"note",
-         [](Reader& r, const Node& n, Case&) {
-             std::string note;
-             return read_text(r, n, "note", note);
-         }},
-        {"policy", [](Reader& r, const Node& n, Case& v) { return read_policy(r, n, v.policy); }},
-        {"gateway", read_gateway},
-        {"bindings", read_bindings},
-        {"aliases", read_aliases},
-        {"dst", read_destination},
-        {"proto",
-         [](Reader& r, const Node& n, Case& v) { return r.word(n, "protocol", kProtocols, v.protocol); }},
-        {"direction",
-         [](Reader& r, const Node& n, Case& v) { return r.word(n, "direction", kDirections, v.direction); }},
-        {"first_flight", read_flight},
-        {"query",
-         [](Reader& r, const Node& n, Case& v) { return read_text(r, n, "query", v.query.emplace()); }},
-        {"transport",
-         [](Reader& r, const Node& n, Case& v) {
-             static constexpr Words<Protocol, 2> kTransports = {
-                 {{"udp", Protocol::kUdp}, {"tcp", Protocol::kTcp}}};
-             return r.word(n, "transport", kTransports, v.transport);
-         }},
-        {"expect", read_expectation},
-    };
-    if (!reader.fields(node, "a case", kFields, c))
-        return false;
-    if (!c.expected_syn && !c.expected_verdict)
-        return reader.wrong(node.location, "the case has no expect");
-    if (c.query.has_value() == c.has_destination)
-        return reader.wrong(node.location, "a case has either dst or query");
-    const bool icmp = c.protocol == Protocol::kIcmpV4 || c.protocol == Protocol::kIcmpV6;
-    if (c.has_destination && !icmp && !c.has_port)
-        return reader.wrong(node.location, "dst has no port");
-    if (c.query && c.expected_syn)
-        return reader.wrong(node.location, "a query has no syn verdict");
-    return true;
-}
-
-std::string outcome_text(const Policy& policy, const Decision& decision) {
-    const std::string why = decision.rule ? fmt::format("rule {}: {}", *decision.rule + 1,
-                                                        format_rule(policy.rules.at(*decision.rule)))
-                                          : std::string(basis_name(decision.basis));
-    return fmt::format("{} ({})", verdict_name(decision.verdict), why);
-}
-
-/// The case as the decision functions take it; `c` must outlive this.
-struct CaseFacts {
-    explicit CaseFacts(const Case& c) {
-        if (const auto found = c.bindings.find(c.destination.address); found != c.bindings.end())
-            bound = found->second;
-        for (BoundName& binding : bound)
-            if (const auto found = c.aliases.find(binding.name); found != c.aliases.end())
-                binding.aliases = found->second;
-        facts.destination = c.destination;
-        facts.protocol = c.protocol;
-        facts.direction = c.direction;
-        facts.bound = bound;
-        facts.host_addresses = c.gateway;
-    }
-
-    CaseFacts(const CaseFacts&) = delete;
-    CaseFacts& operator=(const CaseFacts&) = delete;
-    ~CaseFacts() = default;
-
-    std::vector<BoundName> bound;
-    FlowFacts facts;
-};
-
 /// Collects what differs from what a case expects.
 class Comparison {
   public:
-    void compare(std::string_view what, std::optional<Verdict> expected, Verdict got,
-                 std::string_view got_text) {
+    void compare(std::string_view what, std::optional<Verdict> expected, Verdict got, std::string_view got_text) {
         if (expected && *expected != got)
             text_ += fmt::format("{}{}expected {}, got {}", text_.empty() ? "" : "; ", what,
                                  verdict_name(*expected), got_text);
@@ -277,73 +29,33 @@ class Comparison {
 
 void compare_decisions(const Case& c, const CompiledPolicy& policy, Comparison& comparison) {
     const auto compare = [&](std::string_view what, std::optional<Verdict> expected, const Decision& got) {
-        comparison.compare(what, expected, got.verdict, outcome_text(policy.policy(), got));
+        comparison.compare(what, expected, got.verdict, decision_text(policy.policy(), got));
     };
-    if (c.query) {
-        // What is not a name on the wire is no question that the forwarder would pass on.
-        const auto name = Name::from_wire(*c.query);
-        compare("", c.expected_verdict, name ? decide_query(policy, *name, c.transport) : Decision{});
-        return;
-    }
-    const CaseFacts of_case(c);
-    const Decision at_syn = decide_syn(policy, of_case.facts);
-    compare("syn ", c.expected_syn, at_syn);
-    compare("", c.expected_verdict,
-            c.flight ? decide_first_flight(policy, of_case.facts, *c.flight) : at_syn);
+    const CaseOutcome outcome = judge_case(policy, c);
+    if (outcome.syn)
+        compare("syn ", c.expected_syn, *outcome.syn);
+    compare("", c.expected_verdict, outcome.verdict);
 }
 
-/// False if the engine does not judge such cases.
-Result<bool> compare_engine(const Case& c, const CompiledPolicy& policy, const ConformanceEngines& engines,
-                            Comparison& comparison) {
+/// False if the other engine does not judge such cases.
+Result<bool> compare_other(const Case& c, const CompiledPolicy& policy, const ConformanceEngines& engines,
+                           Comparison& comparison) {
     if (c.query)
         return false;
-    const CaseFacts of_case(c);
-    const auto at_syn = engines.other(policy, of_case.facts);
-    if (!at_syn)
-        return fail(at_syn.error());
-    if (!*at_syn)
+    const std::vector<BoundName> bound = bound_names(c);
+    const FlowFacts facts = flow_facts(c, bound);
+    const auto syn = engines.other(policy, facts);
+    if (!syn)
+        return fail(syn.error());
+    if (!*syn)
         return false;
     const auto compare = [&](std::string_view what, std::optional<Verdict> expected, Verdict got) {
         comparison.compare(fmt::format("{}: {}", engines.other_name, what), expected, got, verdict_name(got));
     };
-    compare("syn ", c.expected_syn, **at_syn);
-    const bool peeked = **at_syn == Verdict::kDefer && c.flight;
-    compare("", c.expected_verdict,
-            peeked ? decide_first_flight(policy, of_case.facts, *c.flight).verdict : **at_syn);
+    compare("syn ", c.expected_syn, **syn);
+    const bool peeked = **syn == Verdict::kDefer && c.flight;
+    compare("", c.expected_verdict, peeked ? decide_first_flight(policy, facts, *c.flight).verdict : **syn);
     return true;
-}
-
-/// Reads the case in `line` and runs it; adds the outcome to `report`.
-Result<void> run_case(std::string_view line, std::string_view file, std::uint32_t number,
-                      const ConformanceEngines& engines, ConformanceReport& report) {
-    const auto document = read_json_document(line, file, number);
-    if (!document)
-        return fail(document.error());
-    DocumentReader reader(file);
-    Case c;
-    if (!read_case(reader, *document, c))
-        return fail(reader.error());
-    c.policy.source = file;
-    const auto compiled = CompiledPolicy::compile(std::move(c.policy));
-    if (!compiled)
-        return fail(compiled.error());
-    Comparison comparison;
-    bool judged = engines.user;
-    if (engines.user)
-        compare_decisions(c, **compiled, comparison);
-    if (engines.other) {
-        const auto judged_too = compare_engine(c, **compiled, engines, comparison);
-        if (!judged_too)
-            return fail(judged_too.error());
-        report.not_judged += *judged_too ? 0 : 1;
-        judged = judged || *judged_too;
-    }
-    if (!comparison.text().empty())
-        report.mismatches.push_back(
-            fmt::format("{}: {}", c.id.empty() ? fmt::format("line {}", number) : c.id, comparison.text()));
-    else if (judged)
-        ++report.passed;
-    return {};
 }
 
 } // namespace
@@ -351,16 +63,31 @@ Result<void> run_case(std::string_view line, std::string_view file, std::uint32_
 Result<ConformanceReport> run_conformance(std::string_view text, std::string_view file,
                                           const ConformanceEngines& engines) {
     ConformanceReport report;
-    std::uint32_t number = 0;
-    while (!text.empty()) {
-        const std::string_view line = text.substr(0, text.find('\n'));
-        text.remove_prefix(std::min(line.size() + 1, text.size()));
-        ++number;
-        if (line.find_first_not_of(" \t\r") == std::string_view::npos)
-            continue;
-        if (const auto run = run_case(line, file, number, engines, report); !run)
-            return fail(run.error());
-    }
+    const auto run = for_each_case(text, file, [&](Case&& c) -> Result<void> {
+        if (!c.expected_syn && !c.expected_verdict)
+            return fail(error_at(file, c.location, "the case has no expect"));
+        const auto compiled = CompiledPolicy::compile(std::move(c.policy));
+        if (!compiled)
+            return fail(compiled.error());
+        Comparison comparison;
+        bool judged = engines.user;
+        if (engines.user)
+            compare_decisions(c, **compiled, comparison);
+        if (engines.other) {
+            const auto judged_too = compare_other(c, **compiled, engines, comparison);
+            if (!judged_too)
+                return fail(judged_too.error());
+            report.not_judged += *judged_too ? 0 : 1;
+            judged = judged || *judged_too;
+        }
+        if (!comparison.text().empty())
+            report.mismatches.push_back(fmt::format("{}: {}", c.id, comparison.text()));
+        else if (judged)
+            ++report.passed;
+        return {};
+    });
+    if (!run)
+        return fail(run.error());
     return report;
 }
 

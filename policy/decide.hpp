@@ -99,6 +99,8 @@ struct Decision {
 /// One rule as it was walked.
 struct ExplainStep {
     std::size_t rule = 0;
+    /// Where the rule stands: "FILE:LINE:COLUMN"; empty if that is not known.
+    std::string place;
     bool matched = false;
     /// Why it did or did not match, in words: "address 10.0.0.5 is in group private, not public".
     std::string reason;
@@ -106,6 +108,8 @@ struct ExplainStep {
 
 struct Explanation {
     Decision decision;
+    /// Where the deciding rule stands; empty if none decided or that is not known.
+    std::string place;
     std::string address_group; ///< empty for a query
     std::vector<ExplainStep> steps;
     /// The verdict in one sentence.

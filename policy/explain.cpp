@@ -121,13 +121,16 @@ std::string query_reason(const Rule& rule, const Name& name, Protocol transport,
     return {};
 }
 
-std::string summarise(const Policy& policy, const Explanation& explanation, std::string_view default_key) {
+std::string summary_of(const Policy& policy, const Explanation& explanation, std::string_view default_key) {
     const Decision& decision = explanation.decision;
     const std::string_view verdict = verdict_name(decision.verdict);
     switch (decision.basis) {
     case Basis::kRule: {
+        const std::string text = format_rule(policy.rules.at(*decision.rule));
         const std::string rule =
-            fmt::format("rule {} ({})", *decision.rule + 1, format_rule(policy.rules.at(*decision.rule)));
+            explanation.place.empty()
+                ? fmt::format("rule {} ({})", *decision.rule + 1, text)
+                : fmt::format("rule {} ({}: {})", *decision.rule + 1, explanation.place, text);
         if (decision.verdict == Verdict::kDefer)
             return fmt::format("{}: {} needs the name on the wire", verdict, rule);
         return fmt::format("{}: {}: {}", verdict, rule, explanation.steps.back().reason);
@@ -149,6 +152,13 @@ std::string summarise(const Policy& policy, const Explanation& explanation, std:
     return std::string(verdict);
 }
 
+/// Fills in what follows from the decision.
+void finish(const Policy& policy, std::string_view default_key, Explanation& explanation) {
+    if (explanation.decision.rule)
+        explanation.place = place_of(policy, *explanation.decision.rule);
+    explanation.summary = summary_of(policy, explanation, default_key);
+}
+
 /// The plain ordered walk over all rules.
 template <typename Matcher, typename Reason>
 void walk_all(const Policy& policy, Action default_action, const Matcher& match, const Reason& reason,
@@ -158,7 +168,7 @@ void walk_all(const Policy& policy, Action default_action, const Matcher& match,
         const Rule& rule = policy.rules[index];
         const Match result = match(rule);
         const bool matched = result.effect == Effect::kDecides || result.effect == Effect::kMayAllow;
-        explanation.steps.push_back({index, matched, reason(rule, result.why)});
+        explanation.steps.push_back({index, place_of(policy, index), matched, reason(rule, result.why)});
         if (const auto decision = walk.step(index, rule, result)) {
             explanation.decision = *decision;
             return;
@@ -195,9 +205,8 @@ Explanation explain_flow(const CompiledPolicy& policy, const FlowFacts& facts,
                 walk_flow(policy, facts, false, wire_name_of(policy.policy(), *flight), explanation);
         }
     }
-    explanation.summary =
-        summarise(policy.policy(), explanation,
-                  facts.direction == Direction::kIngress ? "default_ingress" : "default_egress");
+    finish(policy.policy(), facts.direction == Direction::kIngress ? "default_ingress" : "default_egress",
+           explanation);
     return explanation;
 }
 
@@ -207,7 +216,7 @@ Explanation explain_query(const CompiledPolicy& policy, const Name& name, Protoc
         policy.policy(), policy.policy().default_egress,
         [&](const Rule& rule) { return match_query(rule, name, transport); },
         [&](const Rule& rule, Why why) { return query_reason(rule, name, transport, why); }, explanation);
-    explanation.summary = summarise(policy.policy(), explanation, "default_egress");
+    finish(policy.policy(), "default_egress", explanation);
     return explanation;
 }
 

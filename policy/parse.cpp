@@ -42,7 +42,6 @@ Result<Policy> read_with(std::string_view text, std::string_view file, const Rea
         return fail(document.error());
     if (!read_policy(reader, *document, policy))
         return fail(reader.error());
-    policy.rules.shrink_to_fit();
     policy.source = file;
     return policy;
 }

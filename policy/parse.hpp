@@ -4,6 +4,7 @@
 #include "base/result.hpp"
 #include "policy/model.hpp"
 
+#include <cstddef>
 #include <string>
 #include <string_view>
 
@@ -25,6 +26,12 @@ Result<Rule> parse_rule(std::string_view text);
 
 /// The canonical one-line form of `rule` (options are appended in parentheses for display).
 std::string format_rule(const Rule& rule);
+
+/// Where the rule at `index` stands: "FILE:LINE:COLUMN"; empty if that is not known.
+std::string place_of(const Policy& policy, std::size_t index);
+
+/// "cut", "drain 30s" or "keep", as `[deny] live_flows` has it.
+std::string live_flows_text(const Policy& policy);
 
 /// The policy as JSON text that parse_json() reads back to an equal policy.
 std::string to_json(const Policy& policy);

@@ -306,6 +306,13 @@ Result<Rule> parse_rule(std::string_view text) {
     return rule;
 }
 
+std::string place_of(const Policy& policy, std::size_t index) {
+    const SourceLocation where = policy.rules.at(index).location;
+    if (policy.source.empty() || where.line == 0)
+        return {};
+    return fmt::format("{}:{}:{}", policy.source, where.line, where.column);
+}
+
 std::string format_rule(const Rule& rule) {
     std::string text(word_for(rule.action, kActions));
     if (rule.direction != Direction::kEgress)

@@ -73,6 +73,8 @@ json::object rule_json(const Rule& rule) {
     return object;
 }
 
+} // namespace
+
 std::string live_flows_text(const Policy& policy) {
     switch (policy.live_flows) {
     case LiveFlows::kCut:
@@ -84,8 +86,6 @@ std::string live_flows_text(const Policy& policy) {
     }
     return "cut";
 }
-
-} // namespace
 
 std::string to_json(const Policy& policy) {
     json::object object;

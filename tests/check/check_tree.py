@@ -32,7 +32,7 @@ THIRD_PARTY = {
     r"<boost/json": {"policy", "control", "daemon", "cli"},
     r"<toml": {"policy", "daemon"},
     r"<CLI/": {"daemon", "cli"},
-    r"<idn2": {"policy"},
+    r"<(idn2|libpsl)": {"policy"},
     r"<(openssl|ldns)/": set(),  # oracles in tests
 }
 

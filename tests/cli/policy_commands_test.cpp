@@ -4,6 +4,8 @@
 #include <boost/json/parse.hpp>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 namespace tapgate::cli {
 namespace {
 
@@ -30,9 +32,84 @@ TEST(PolicyCheck, a_good_file_is_summarised) {
     const Outcome text = run_cli({"policy", "check", file});
     EXPECT_EQ(text.exit_code, 0) << text.err;
     EXPECT_EQ(text.out, file + ": ok, 2 rules, default egress deny, default ingress deny\n");
-    EXPECT_EQ(run_cli({"-j", "policy", "check", file}).out,
-              "{\"schema\":1,\"file\":\"" + file +
-                  "\",\"rules\":2,\"default_egress\":\"deny\",\"default_ingress\":\"deny\"}\n");
+    EXPECT_EQ(
+        run_cli({"-j", "policy", "check", file}).out,
+        "{\"schema\":1,\"file\":\"" + file +
+            "\",\"rules\":2,\"default_egress\":\"deny\",\"default_ingress\":\"deny\",\"findings\":[]}\n");
+}
+
+TEST(PolicyCheck, rules_without_effect_are_told_and_fail_a_strict_check) {
+    const TempDir dir;
+    const std::string file =
+        dir.write("p.toml", "rules = [\n  \"deny@*.good.test\",\n  \"allow@a.good.test\",\n]\n");
+    const Outcome text = run_cli({"policy", "check", file});
+    EXPECT_EQ(text.exit_code, 0) << text.err;
+    EXPECT_EQ(text.out, "Warning: " + file +
+                            ":3:3: allow@a.good.test never takes effect; an earlier rule decides first: " +
+                            file + ":2:3: deny@*.good.test\n" + file +
+                            ": ok, 2 rules, default egress deny, default ingress deny, 1 warnings\n");
+    const Outcome strict = run_cli({"-j", "policy", "check", "--strict", file});
+    EXPECT_EQ(strict.exit_code, 1);
+    const auto findings = json::parse(strict.out).at("findings").as_array();
+    ASSERT_EQ(findings.size(), 1U);
+    EXPECT_EQ(findings[0].at("kind").as_string(), "hidden");
+    EXPECT_EQ(findings[0].at("place").as_string(), file + ":3:3");
+    EXPECT_EQ(findings[0].at("by").at(0).at("rule").to_number<int>(), 1);
+    EXPECT_EQ(run_cli({"policy", "check", "--strict", dir.write("good.toml", kPolicy)}).exit_code, 0);
+}
+
+TEST(PolicyCheck, a_long_list_of_findings_is_cut_in_text) {
+    const TempDir dir;
+    std::string rules = "rules = [\"deny@any\"";
+    for (int i = 0; i < 60; ++i)
+        rules += ", \"allow@a" + std::to_string(i) + ".test\"";
+    const Outcome text = run_cli({"policy", "check", dir.write("p.toml", rules + "]\n")});
+    EXPECT_EQ(std::ranges::count(text.out, '\n'), 52) << text.out;
+    EXPECT_NE(text.out.find("Warning: 10 more like these; --json lists all\n"), std::string::npos);
+}
+
+TEST(PolicyDiff, the_same_policy_exits_with_0_and_another_with_3) {
+    const TempDir dir;
+    const std::string one = dir.write("1.toml", kPolicy);
+    const std::string two = dir.write("2.toml", "default_ingress = \"allow\"\nrules = [\n  \"deny@any\",\n"
+                                                "  \"allow@good.test:tcp:443\",\n  \"deny@private\",\n]\n");
+    const Outcome same = run_cli({"policy", "diff", one, one});
+    EXPECT_EQ(same.exit_code, 0) << same.err;
+    EXPECT_EQ(same.out, "0 rules removed, 0 added, 0 moved; 0 settings changed\n");
+    const Outcome differs = run_cli({"policy", "diff", one, two});
+    EXPECT_EQ(differs.exit_code, 3) << differs.err;
+    EXPECT_EQ(differs.out,
+              "+ " + two + ":5:3: deny@private\n~ " + two +
+                  ":4:3: allow@good.test:tcp:443 (was rule 1, is rule 2)\n"
+                  "~ default_ingress: deny -> allow\n~ groups.public: 203.0.113.0/24 -> nothing\n"
+                  "0 rules removed, 1 added, 1 moved; 2 settings changed\n");
+    const auto reply = json::parse(run_cli({"-j", "policy", "diff", one, two}).out);
+    EXPECT_FALSE(reply.at("same").as_bool());
+    EXPECT_EQ(reply.at("added").at(0).at("text").as_string(), "deny@private");
+    EXPECT_EQ(reply.at("moved").at(0).at("before").to_number<int>(), 1);
+    EXPECT_EQ(reply.at("settings").at(0).at("key").as_string(), "default_ingress");
+    EXPECT_EQ(run_cli({"policy", "diff", one, dir.write("bad.toml", "rules = 1")}).exit_code, 1);
+    EXPECT_EQ(run_cli({"policy", "diff", one}).exit_code, 2);
+}
+
+TEST(PolicyDiff, cases_are_judged_under_both) {
+    const TempDir dir;
+    const std::string one = dir.write("1.toml", "rules = [\"allow@good.test\"]");
+    const std::string two = dir.write("2.toml", "rules = [\"deny@good.test\"]");
+    const std::string cases =
+        dir.write("c.jsonl", "{\"id\":\"q\",\"query\":\"good.test\"}\n{\"query\":\"x.test\"}\n");
+    const Outcome outcome = run_cli({"policy", "diff", one, two, "--cases", cases});
+    EXPECT_EQ(outcome.exit_code, 3);
+    EXPECT_NE(outcome.out.find("! q: allow (rule 1: allow@good.test) -> deny (rule 1: deny@good.test)\n"
+                               "1 of 2 cases get another verdict\n"),
+              std::string::npos)
+        << outcome.out;
+    EXPECT_EQ(json::parse(run_cli({"-j", "policy", "diff", one, two, "--cases", cases}).out)
+                  .at("verdicts")
+                  .at("changed")
+                  .as_array()
+                  .size(),
+              1U);
 }
 
 TEST(PolicyCheck, a_bad_file_is_refused_with_its_place) {
@@ -81,6 +158,8 @@ TEST(PolicyExplain, a_bound_name_is_deferred_at_syn_and_decided_by_its_sni) {
     const auto reply = explain(allowed);
     EXPECT_EQ(reply.at("verdict").as_string(), "allow");
     EXPECT_EQ(reply.at("rule").as_string(), "allow@good.test:tcp:443");
+    EXPECT_TRUE(reply.at("place").as_string().ends_with("p.toml:2:10"));
+    EXPECT_TRUE(reply.at("steps").at(0).at("place").as_string().ends_with("p.toml:2:10"));
     EXPECT_EQ(reply.at("address_group").as_string(), "public");
     EXPECT_FALSE(reply.at("steps").as_array().empty());
     auto other = bound;
@@ -106,7 +185,7 @@ TEST(PolicyExplain, text_names_the_rules_walked) {
         run_cli({"policy", "explain", dir.write("p.toml", kPolicy), "--dst", "203.0.113.1:443"});
     EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
     EXPECT_EQ(outcome.out.rfind("deny: ", 0), 0U) << outcome.out;
-    EXPECT_NE(outcome.out.find("RULE  MATCH  TEXT"), std::string::npos) << outcome.out;
+    EXPECT_NE(outcome.out.find("p.toml:2:37  yes    deny@any"), std::string::npos) << outcome.out;
     EXPECT_NE(outcome.out.find("deny@any"), std::string::npos) << outcome.out;
 }
 

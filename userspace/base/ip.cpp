@@ -80,6 +80,10 @@ std::string IpAddress::to_string() const {
     return text.data();
 }
 
+IpPrefix IpPrefix::around(const IpAddress& address, unsigned length) {
+    return {masked(address, length), length};
+}
+
 Result<IpPrefix> IpPrefix::parse(std::string_view text) {
     const std::size_t slash = text.find('/');
     const auto address = IpAddress::parse(text.substr(0, slash));

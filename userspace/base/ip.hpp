@@ -57,6 +57,9 @@ class IpPrefix {
     /// `length` is over the 128-bit form, 0..128; host bits of `address` must be clear.
     IpPrefix(const IpAddress& address, unsigned length) : address_(address), length_(length) {}
 
+    /// The block of `length` (over the 128-bit form) that holds `address`.
+    static IpPrefix around(const IpAddress& address, unsigned length);
+
     /// A single address.
     explicit IpPrefix(const IpAddress& address) : IpPrefix(address, 128) {}
 

@@ -22,6 +22,7 @@ int event_monitor(Console& console, const Arguments& arguments);
 // Worked out here, with the policy library (policy_commands.cpp, explain_command.cpp). `policy explain` asks
 // the daemon for a policy it has loaded, and for the bindings of a guest.
 int policy_check(Console& console, const Arguments& arguments);
+int policy_diff(Console& console, const Arguments& arguments);
 int policy_test(Console& console, const Arguments& arguments);
 int policy_explain(Console& console, const Arguments& arguments);
 

@@ -16,7 +16,7 @@ enum ExitCode : int {
     kExitOk = 0,
     kExitFailed = 1, ///< refused or failed
     kExitUsage = 2,
-    kExitDiffers = 3, ///< `policy test`: a verdict differs from the expected one
+    kExitDiffers = 3, ///< a verdict differs from the expected one, or two policies differ
 };
 
 enum class Format : std::uint8_t { kText, kJson, kPretty };

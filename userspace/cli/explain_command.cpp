@@ -197,8 +197,12 @@ Result<policy::Policy> load_policy(const std::string& word, const std::string& s
     if (!reply)
         return fail(reply.error());
     for (const json::value& value : list(*reply, "policies"))
-        if (const json::value* whole = as_object(value).if_contains("policy"))
-            return policy::parse_json(json::serialize(*whole), word);
+        if (const json::value* whole = as_object(value).if_contains("policy")) {
+            auto policy = policy::parse_json(json::serialize(*whole), word);
+            if (policy)
+                policy->source.clear(); // its places are those of the reply, not of a file
+            return policy;
+        }
     return fail(ErrorCode::kUnsupported, "the daemon did not send the policy");
 }
 
@@ -215,6 +219,7 @@ json::object explanation_json(const policy::CompiledPolicy& compiled,
     for (const policy::ExplainStep& step : explanation.steps) {
         json::object object;
         object["rule"] = step.rule + 1;
+        object["place"] = step.place;
         object["text"] = rule_text(compiled, step.rule);
         object["matched"] = step.matched;
         object["reason"] = step.reason;
@@ -224,6 +229,7 @@ json::object explanation_json(const policy::CompiledPolicy& compiled,
     object["verdict"] = json::string_view(verdict.data(), verdict.size());
     object["basis"] = json::string_view(basis.data(), basis.size());
     object["rule"] = decision.rule ? rule_text(compiled, *decision.rule) : "";
+    object["place"] = explanation.place;
     object["address_group"] = explanation.address_group;
     object["summary"] = explanation.summary;
     object["steps"] = std::move(steps);
@@ -236,10 +242,11 @@ std::string explanation_text(const policy::CompiledPolicy& compiled, const polic
         text += fmt::format("the address is in group {}\n", explanation.address_group);
     if (explanation.steps.empty())
         return text;
-    Table table({"RULE", "MATCH", "TEXT", "WHY"});
+    Table table({"RULE", "PLACE", "MATCH", "TEXT", "WHY"});
     for (const policy::ExplainStep& step : explanation.steps)
-        table.add({fmt::format("{}", step.rule + 1), step.matched ? "yes" : "no",
-                   printable(rule_text(compiled, step.rule)), printable(step.reason, 512)});
+        table.add({fmt::format("{}", step.rule + 1), step.place.empty() ? "-" : printable(step.place, 512),
+                   step.matched ? "yes" : "no", printable(rule_text(compiled, step.rule)),
+                   printable(step.reason, 512)});
     return text + table.text();
 }
 

@@ -43,27 +43,27 @@ TEST(Explain, every_rule_of_the_walk_is_given_with_its_reason) {
               with({"- no live binding ties 8.8.8.8 to other.example",
                     "- denies if the name on the wire satisfies it",
                     "+ 8.8.8.8 is bound to good.example; the name on the wire decides",
-                    "defer: rule 8 (deny@evil.example) needs the name on the wire"}));
-    EXPECT_EQ(
-        lines(explain_flow(*policy, facts, FirstFlight{FirstFlightKind::kTls, name("good.example")})),
-        with({"- the name on the wire is good.example, not other.example",
-              "- the name on the wire is good.example, not evil.example",
-              "+ the name on the wire is good.example, and 8.8.8.8 is bound to good.example",
-              "allow: rule 9 (allow@good.example): the name on the wire is good.example, and 8.8.8.8 is "
-              "bound to good.example"}));
+                    "defer: rule 8 (p:3:32: deny@evil.example) needs the name on the wire"}));
+    EXPECT_EQ(lines(explain_flow(*policy, facts, FirstFlight{FirstFlightKind::kTls, name("good.example")})),
+              with({"- the name on the wire is good.example, not other.example",
+                    "- the name on the wire is good.example, not evil.example",
+                    "+ the name on the wire is good.example, and 8.8.8.8 is bound to good.example",
+                    "allow: rule 9 (p:3:53: allow@good.example): the name on the wire is good.example, and "
+                    "8.8.8.8 is "
+                    "bound to good.example"}));
     EXPECT_EQ(
         lines(explain_flow(*policy, facts, FirstFlight{FirstFlightKind::kTls, name("other.example")})),
         with({"- the name on the wire is other.example, but no live binding ties 8.8.8.8 to other.example",
               "- the name on the wire is other.example, not evil.example",
               "- the name on the wire is other.example, not good.example",
               "deny: no rule matched, and default_egress is deny"}));
-    EXPECT_EQ(
-        lines(explain_flow(*policy, facts, FirstFlight{})),
-        with({"- no live binding ties 8.8.8.8 to other.example",
-              "- no live binding ties 8.8.8.8 to evil.example",
-              "+ there is no name on the wire, and 8.8.8.8 is bound to good.example",
-              "allow: rule 9 (allow@good.example): there is no name on the wire, and 8.8.8.8 is bound to "
-              "good.example"}));
+    EXPECT_EQ(lines(explain_flow(*policy, facts, FirstFlight{})),
+              with({"- no live binding ties 8.8.8.8 to other.example",
+                    "- no live binding ties 8.8.8.8 to evil.example",
+                    "+ there is no name on the wire, and 8.8.8.8 is bound to good.example",
+                    "allow: rule 9 (p:3:53: allow@good.example): there is no name on the wire, and 8.8.8.8 "
+                    "is bound to "
+                    "good.example"}));
 }
 
 TEST(Explain, verdicts_without_a_rule_say_what_they_rest_on) {
@@ -110,9 +110,34 @@ TEST(Explain, queries_are_explained_rule_by_rule) {
               (Lines{"- queries are egress, the rule ingress", "- public says nothing of name queries",
                      "- the rule is not for udp to port 53", "- b.example is not covered by a.example",
                      "+ host on port 53 covers every name",
-                     "deny: rule 5 (deny@host): host on port 53 covers every name"}));
+                     "deny: rule 5 (p:1:95: deny@host): host on port 53 covers every name"}));
     EXPECT_EQ(explain_query(*policy, name("a.example"), Protocol::kUdp).summary,
-              "allow: rule 4 (allow@a.example:tcp:443): a.example is covered by a.example");
+              "allow: rule 4 (p:1:68: allow@a.example:tcp:443): a.example is covered by a.example");
+}
+
+TEST(Explain, each_rule_of_the_walk_and_the_deciding_one_are_given_with_their_place) {
+    const auto policy = compiled("rules = [\n  \"deny@private\",\n    \"allow@public\",\n]");
+    FlowFacts facts;
+    facts.destination = {address("8.8.8.8"), 443};
+    const Explanation explanation = explain_flow(*policy, facts, std::nullopt);
+    ASSERT_EQ(explanation.steps.size(), 2U);
+    EXPECT_EQ(explanation.steps[0].place, "p:2:3");
+    EXPECT_EQ(explanation.steps[1].place, "p:3:5");
+    EXPECT_EQ(explanation.place, "p:3:5");
+    facts.destination.address = address("240.0.0.1");
+    EXPECT_EQ(explain_flow(*policy, facts, std::nullopt).place, "");
+    const Explanation query = explain_query(*policy, name("a.example"), Protocol::kUdp);
+    EXPECT_EQ(query.steps.front().place, "p:2:3");
+    EXPECT_EQ(query.place, "");
+}
+
+TEST(Explain, a_rule_without_a_place_is_told_by_its_number) {
+    Policy policy = test::parsed("rules = [\"allow@any\"]");
+    policy.rules.front().location = {};
+    FlowFacts facts;
+    facts.destination = {address("8.8.8.8"), 443};
+    EXPECT_EQ(explain_flow(*compiled(std::move(policy)), facts, std::nullopt).summary,
+              "allow: rule 1 (allow@any): any destination");
 }
 
 TEST(Explain, every_word_of_a_decision_has_a_name) {

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "policy/public_suffix.hpp"
+
+#include <libpsl.h>
+
+namespace tapgate::policy {
+
+bool is_public_suffix(const Name& name) {
+    const psl_ctx_t* list = ::psl_builtin(); // inside the library: no file is read
+    return list != nullptr && ::psl_is_public_suffix(list, name.text().c_str()) != 0;
+}
+
+} // namespace tapgate::policy
