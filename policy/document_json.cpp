@@ -99,6 +99,17 @@ const DocumentMember* repeated_key(const DocumentNode::Table& members) {
     return nullptr;
 }
 
+/// What would be right, for the mistakes that are made most.
+std::string_view hint_for(const boost::json::error_code& error) {
+    if (error == boost::json::error::syntax)
+        return "; JSON has no comments, no trailing commas, and double quotes alone";
+    if (error == boost::json::error::incomplete)
+        return "; the file is cut short";
+    if (error == boost::json::error::extra_data)
+        return "; one object is all there may be";
+    return {};
+}
+
 /// Builds the located tree of text that Boost.JSON has accepted; nothing is checked again but what JSON
 /// leaves open: keys that stand twice.
 class TreeBuilder {
@@ -248,7 +259,7 @@ Result<DocumentNode> read_json_document(std::string_view text, std::string_view 
         error = boost::json::error::extra_data;
     if (error)
         return fail(error_at(file, LineCounter(text, first_line).at(end),
-                             fmt::format("this is not JSON: {}", error.message())));
+                             fmt::format("this is not JSON: {}{}", error.message(), hint_for(error))));
     return TreeBuilder(text, file, first_line).root(streamed);
 }
 

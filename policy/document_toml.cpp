@@ -4,12 +4,33 @@
 #include <fmt/format.h>
 #include <toml++/toml.h>
 
+#include <string_view>
+#include <utility>
+
 namespace tapgate::policy {
 
 namespace {
 
 SourceLocation begin_of(const toml::source_region& source) {
     return {source.begin.line, source.begin.column};
+}
+
+/// What would be right, for the mistakes that are made most, by a piece of the message of toml++.
+std::string_view hint_for(std::string_view description) {
+    static constexpr std::pair<std::string_view, std::string_view> kHints[] = {
+        {"encountered end-of-file", "; the file is cut short"},
+        {"could not determine value type", "; a string stands in double quotes"},
+        {"unescaped control characters", "; close the string on its line"},
+        {"expected comma or closing ']'", "; commas part the items of a list"},
+        {"expected '='", "; a setting reads KEY = VALUE"},
+        {"cannot redefine", "; keep one"},
+        {"invalid utf-8", "; a policy is UTF-8 text"},
+        {"parsing root table", "; a policy is TOML or JSON"},
+    };
+    for (const auto& [piece, hint] : kHints)
+        if (description.find(piece) != std::string_view::npos)
+            return hint;
+    return {};
 }
 
 /// Moves the tree out of toml++. Its parser bounds the nesting (TOML_MAX_NESTED_VALUES), hence the recursion.
@@ -65,7 +86,8 @@ Result<DocumentNode> read_toml_document(std::string_view text, std::string_view 
                 return fail(taken.error());
         return convert(root);
     } catch (const toml::parse_error& error) {
-        return fail(error_at(file, begin_of(error.source()), error.description()));
+        return fail(error_at(file, begin_of(error.source()),
+                             fmt::format("{}{}", error.description(), hint_for(error.description()))));
     }
 }
 

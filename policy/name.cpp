@@ -48,7 +48,9 @@ std::string_view defect_of(std::string_view name) {
         if (label.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789-_") != std::string_view::npos)
             return "only letters, digits, '-', '_' and dots stand in a name";
         if (dot == name.size())
-            return is_number(label) ? "it ends in a number, as only IP addresses do" : std::string_view{};
+            return is_number(label) ? "it ends in a number, as only IP addresses do: four numbers of 0 to "
+                                      "255, without leading zeros"
+                                    : std::string_view{};
         begin = dot + 1;
     }
 }

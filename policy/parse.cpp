@@ -17,10 +17,13 @@ Result<void> check_text(std::string_view text, std::string_view file) {
         return fail(ErrorCode::kLimit, fmt::format("{}: larger than 256 MiB", file));
     if (const std::size_t nul = text.find('\0'); nul != std::string_view::npos) {
         const std::string_view before = text.substr(0, nul);
-        const std::size_t line = static_cast<std::size_t>(std::ranges::count(before, '\n')) + 1;
-        const std::size_t column = nul - (before.rfind('\n') + 1) + 1;
-        return fail(error_at(file, {static_cast<std::uint32_t>(line), static_cast<std::uint32_t>(column)},
-                             "a NUL byte; a policy is UTF-8 text"));
+        const auto lines = std::ranges::count(before, '\n');
+        const auto characters = // continuation bytes of UTF-8 are no characters
+            std::ranges::count_if(before.substr(before.rfind('\n') + 1),
+                                  [](char c) { return (static_cast<unsigned char>(c) & 0xc0U) != 0x80U; });
+        return fail(error_at(
+            file, {static_cast<std::uint32_t>(lines + 1), static_cast<std::uint32_t>(characters + 1)},
+            "a NUL byte; a policy is UTF-8 text"));
     }
     return {};
 }

@@ -40,7 +40,7 @@ bool read_destination_table(Reader& reader, const Node& node, Target& target) {
              if (!read_string(r, n, "cidr", text))
                  return false;
              IpPrefix prefix;
-             if (!r.take(n, IpPrefix::parse(text), prefix))
+             if (!r.take(n, parse_block(text), prefix))
                  return false;
              t = PrefixTarget{prefix};
              return true;
@@ -228,7 +228,7 @@ bool read_groups(Reader& reader, const Node& node, Policy& policy) {
             std::string_view text;
             IpPrefix block;
             if (!read_string(reader, item, "an address block", text) ||
-                !reader.take(item, IpPrefix::parse(text), block))
+                !reader.take(item, parse_block(text), block))
                 return false;
             const auto [owner, fresh] = owners.emplace(block, member.key);
             if (!fresh && owner->second != member.key)

@@ -67,6 +67,8 @@ Result<void> parse_protocols(std::string_view text, ProtocolSet& protocols) {
                            printable(text, 80));
         if (item.head == "any")
             return invalid("'any' stands alone, not in the list '{}'", printable(text, 80));
+        if (parse_port_range(item.head))
+            return invalid("{0} stands where the protocols do; write tcp:{0}", item.head);
         const auto protocol = find_word("protocol", item.head, kProtocols);
         if (!protocol)
             return fail(protocol.error());
@@ -137,6 +139,17 @@ Result<Target> parse_group(std::string_view text) {
     if (const auto named = check_group_name(text); !named)
         return fail(named.error());
     return GroupTarget{std::string(text)};
+}
+
+Result<IpPrefix> parse_block(std::string_view text) {
+    if (text.starts_with('[') && text.ends_with(']'))
+        return invalid("'{}' stands in brackets, which only one-line rules have; write {}",
+                       printable(text, 80), printable(text.substr(1, text.size() - 2), 80));
+    auto block = IpPrefix::parse(text);
+    if (!block && text.find('/') == std::string_view::npos)
+        return invalid("{}; write an address or a block, such as 10.0.0.0/8 or 2001:db8::/32",
+                       block.error().message());
+    return block;
 }
 
 Result<Target> parse_target(std::string_view text) {
@@ -255,6 +268,9 @@ Result<Rule> parse_rule(std::string_view text) {
         return invalid("the rule is longer than {} bytes", kMaxRuleBytes);
     if (std::ranges::any_of(text, [](char c) { return static_cast<unsigned char>(c) <= ' ' || c == 0x7f; }))
         return invalid("'{}' has a space or control character; {}", printable(text, 80), kShape);
+    if (text.find("://") != std::string_view::npos)
+        return invalid("'{}' has a URL; write the host name alone, such as allow@pypi.org:tcp:443",
+                       printable(text, 80));
     const Split halves(text, '@');
     if (!halves.tail)
         return invalid("'{}' has no '@'; {}", printable(text, 80), kShape);

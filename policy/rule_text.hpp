@@ -28,6 +28,9 @@ Result<Target> parse_suffix(std::string_view text);
 Result<Target> parse_domain(std::string_view text);
 Result<Target> parse_group(std::string_view text);
 
+/// An address or block where nothing else can stand, and so without brackets.
+Result<IpPrefix> parse_block(std::string_view text);
+
 /// "N" or "LO-HI", 1 to 65535.
 Result<PortRange> parse_port_range(std::string_view text);
 Result<PortRange> make_port_range(std::int64_t first, std::int64_t last);

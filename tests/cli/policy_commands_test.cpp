@@ -47,7 +47,7 @@ TEST(PolicyCheck, rules_without_effect_are_told_and_fail_a_strict_check) {
     EXPECT_EQ(text.out, "Warning: " + file +
                             ":3:3: allow@a.good.test never takes effect; an earlier rule decides first: " +
                             file + ":2:3: deny@*.good.test\n" + file +
-                            ": ok, 2 rules, default egress deny, default ingress deny, 1 warnings\n");
+                            ": ok, 2 rules, default egress deny, default ingress deny, warnings: 1\n");
     const Outcome strict = run_cli({"-j", "policy", "check", "--strict", file});
     EXPECT_EQ(strict.exit_code, 1);
     const auto findings = json::parse(strict.out).at("findings").as_array();

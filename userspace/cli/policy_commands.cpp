@@ -197,7 +197,7 @@ int policy_check(Console& console, const Arguments& arguments) {
         console.print(fmt::format("{}: ok, {} rules, default egress {}, default ingress {}{}\n", file,
                                   checked.rules.size(), action_word(checked.default_egress),
                                   action_word(checked.default_ingress),
-                                  findings.empty() ? "" : fmt::format(", {} warnings", findings.size())));
+                                  findings.empty() ? "" : fmt::format(", warnings: {}", findings.size())));
     }
     return arguments.has("--strict") && !findings.empty() ? kExitFailed : kExitOk;
 }

@@ -58,7 +58,8 @@ TEST(Conformance, a_differing_verdict_is_one_line_that_names_case_verdicts_and_r
 }
 
 TEST(Conformance, a_case_that_cannot_be_read_is_an_error_with_its_line) {
-    EXPECT_EQ(run_error("\n\n{\"id\":\"a\",}"), "c.jsonl:3:11: this is not JSON: syntax error");
+    EXPECT_EQ(run_error("\n\n{\"id\":\"a\",}"), "c.jsonl:3:11: this is not JSON: syntax error; JSON has no "
+                                                "comments, no trailing commas, and double quotes alone");
     EXPECT_EQ(run_error(R"({"id":"a","polcy":{}})"),
               "c.jsonl:1:11: unknown key in a case: 'polcy'; did you mean 'policy'? valid: id, note, policy, "
               "gateway, bindings, aliases, dst, proto, direction, first_flight, query, transport, expect");

@@ -41,7 +41,7 @@ TEST(Name, unicode_that_is_no_name_is_an_error_with_the_reason) {
               "digits, '-', '_' and dots stand in a name"); // maps to "a/c"
     EXPECT_EQ(user_error("１０.0.0.1"),
               "'\\xef\\xbc\\x91\\xef\\xbc\\x90.0.0.1' is not a domain name: it ends "
-              "in a number, as only IP addresses do");
+              "in a number, as only IP addresses do: four numbers of 0 to 255, without leading zeros");
 }
 
 TEST(Name, an_ip_literal_is_no_name) {

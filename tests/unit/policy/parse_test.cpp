@@ -232,11 +232,14 @@ TEST(Parse, errors_in_json_have_line_and_column_too) {
         {"{\"rules\": [1.5]}", "p:1:12: a rule must be a string or a table, not a fraction"},
         {"{\"rules\": [99999999999999999999]}", "p:1:12: a rule must be a string or a table, not a fraction"},
         {"{\"rules\": [true, []]}", "p:1:12: a rule must be a string or a table, not true or false"},
-        {"{\"rules\": [\n]\n} x", "p:3:3: this is not JSON: extra data"},
-        {"{\"rules\": [\n\"a\"", "p:2:4: this is not JSON: incomplete JSON"},
-        {"{\"rules\": [\n1,]}", "p:2:3: this is not JSON: syntax error"},
-        {"{'rules': []}", "p:1:2: this is not JSON: syntax error"},
-        {"{\"a\": \"\xff\"}", "p:1:8: this is not JSON: syntax error"},
+        {"{\"rules\": [\n]\n} x", "p:3:3: this is not JSON: extra data; one object is all there may be"},
+        {"{\"rules\": [\n\"a\"", "p:2:4: this is not JSON: incomplete JSON; the file is cut short"},
+        {"{\"rules\": [\n1,]}", "p:2:3: this is not JSON: syntax error; JSON has no comments, no trailing "
+                                "commas, and double quotes alone"},
+        {"{'rules': []}", "p:1:2: this is not JSON: syntax error; JSON has no comments, no trailing commas, "
+                          "and double quotes alone"},
+        {"{\"a\": \"\xff\"}", "p:1:8: this is not JSON: syntax error; JSON has no comments, no trailing "
+                              "commas, and double quotes alone"},
     };
     for (const auto& [text, message] : kCases)
         EXPECT_EQ(error_of(text), message) << text;

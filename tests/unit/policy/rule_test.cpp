@@ -75,8 +75,8 @@ TEST(Rule, every_mistake_is_told_with_what_would_be_right) {
         {"allow@[2001:db8::1/32]", "2001:db8::1/32 has host bits set; the network is 2001:db8::/32"},
         {"allow@10.0.0.0/33", "'33' is not a prefix length (0 to 32)"},
         {"allow@10.0.0.0/", "'' is not a prefix length (0 to 32)"},
-        {"allow@10.0.0.300",
-         "'10.0.0.300' is not a domain name: it ends in a number, as only IP addresses do"},
+        {"allow@10.0.0.300", "'10.0.0.300' is not a domain name: it ends in a number, as only IP addresses "
+                             "do: four numbers of 0 to 255, without leading zeros"},
         {"allow@[10.0.0.0/8]", "'[10.0.0.0/8]': brackets are for IPv6; write 10.0.0.0/8"},
         {"allow@[2001:db8::1", "'[2001:db8::1' has no closing bracket"},
         {"allow@[2001:db8::1]tcp", "':' must follow ']' in '[2001:db8::1]tcp'"},
