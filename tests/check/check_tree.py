@@ -20,7 +20,7 @@ BOXES = {
     "proxy": {"base", "proto", "policy", "net"},
     "control": {"base", "net", "proxy"},
     "daemon": {"base", "proto", "policy", "net", "proxy", "control", "datapath"},
-    "cli": {"base", "policy", "control", "datapath"},
+    "cli": {"base", "policy", "control", "datapath", "net"},
 }
 
 # Third-party headers, and the boxes whose business they are.

@@ -82,6 +82,13 @@ const std::vector<Command>& commands() {
          dns_flush},
 
         {"event", "monitor", "Print events as they happen", {}, {kGuestFilter}, event_monitor},
+
+        {"feature",
+         "probe",
+         "Say which kernel features tapgate uses are there, and what is used instead",
+         {},
+         {},
+         feature_probe},
     };
     return table;
 }

@@ -26,4 +26,7 @@ int policy_diff(Console& console, const Arguments& arguments);
 int policy_test(Console& console, const Arguments& arguments);
 int policy_explain(Console& console, const Arguments& arguments);
 
+// Asked of the kernel (feature_command.cpp).
+int feature_probe(Console& console, const Arguments& arguments);
+
 } // namespace tapgate::cli

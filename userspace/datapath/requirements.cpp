@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "datapath/requirements.hpp"
 
+#include "datapath/attach.hpp"
+
 #include <bpf/libbpf.h>
-#include <fmt/format.h>
 
 #include <array>
 #include <cstdint>
@@ -15,18 +16,38 @@ namespace tapgate::datapath {
 
 namespace {
 
+/// Classifiers come first: without them the other probes mean nothing.
+constexpr const char* kClassifiers = "BPF classifiers (CONFIG_NET_CLS_BPF, CONFIG_BPF_SYSCALL)";
+
+struct NeededMap {
+    bpf_map_type type;
+    const char* name;
+    const char* text;
+};
+
+constexpr NeededMap kNeededMaps[] = {
+    {BPF_MAP_TYPE_SOCKMAP, "sockmap", "BPF socket maps (CONFIG_BPF_STREAM_PARSER)"},
+    {BPF_MAP_TYPE_SK_STORAGE, "sk_storage", "socket storage maps (Linux 5.2)"},
+    {BPF_MAP_TYPE_RINGBUF, "ringbuf", "BPF ring buffers (Linux 5.8)"},
+};
+
 struct NeededHelper {
     bpf_func_id id;
-    const char* words;
+    const char* name;
+    const char* text;
 };
 
 constexpr NeededHelper kNeededHelpers[] = {
-    {BPF_FUNC_sk_assign, "bpf_sk_assign (Linux 5.7)"},
-    {BPF_FUNC_ktime_get_boot_ns, "bpf_ktime_get_boot_ns (Linux 5.8)"},
-    {BPF_FUNC_ringbuf_reserve, "BPF ring buffers (Linux 5.8)"},
-    {BPF_FUNC_sk_storage_get, "socket storage (Linux 5.2)"},
-    {BPF_FUNC_spin_lock, "bpf_spin_lock (Linux 5.1)"},
-    {BPF_FUNC_loop, "bpf_loop (Linux 5.17)"},
+    {BPF_FUNC_sk_assign, "sk_assign", "bpf_sk_assign (Linux 5.7)"},
+    {BPF_FUNC_skc_lookup_tcp, "skc_lookup_tcp", "bpf_skc_lookup_tcp (Linux 5.2)"},
+    {BPF_FUNC_get_listener_sock, "get_listener_sock", "bpf_get_listener_sock (Linux 5.1)"},
+    {BPF_FUNC_skc_to_tcp_timewait_sock, "skc_to_tcp_timewait_sock",
+     "bpf_skc_to_tcp_timewait_sock (Linux 5.9)"},
+    {BPF_FUNC_sk_storage_get, "sk_storage_get", "bpf_sk_storage_get in classifiers (Linux 5.2)"},
+    {BPF_FUNC_ringbuf_reserve, "ringbuf_reserve", "bpf_ringbuf_reserve (Linux 5.8)"},
+    {BPF_FUNC_ktime_get_boot_ns, "ktime_get_boot_ns", "bpf_ktime_get_boot_ns (Linux 5.8)"},
+    {BPF_FUNC_spin_lock, "spin_lock", "bpf_spin_lock (Linux 5.1)"},
+    {BPF_FUNC_loop, "loop", "bpf_loop (Linux 5.17)"},
 };
 
 } // namespace
@@ -45,24 +66,31 @@ Result<void> check_capabilities() {
     return fail(ErrorCode::kPermission, "load BPF programs: needs CAP_BPF and CAP_NET_ADMIN (run as root)");
 }
 
+std::vector<Feature> probe_features() {
+    std::vector<Feature> features;
+    const auto add = [&features](const char* name, const char* text, bool present, const char* instead = "") {
+        features.push_back({name, text, present, instead, ""});
+    };
+    add("sched_cls", kClassifiers, ::libbpf_probe_bpf_prog_type(BPF_PROG_TYPE_SCHED_CLS, nullptr) == 1);
+    for (const NeededMap& map : kNeededMaps)
+        add(map.name, map.text, ::libbpf_probe_bpf_map_type(map.type, nullptr) == 1);
+    for (const NeededHelper& helper : kNeededHelpers)
+        add(helper.name, helper.text,
+            ::libbpf_probe_bpf_helper(BPF_PROG_TYPE_SCHED_CLS, helper.id, nullptr) == 1);
+    add("tcx", "tcx links (Linux 6.6)", has_tcx(), "clsact");
+    return features;
+}
+
 std::string missing_kernel_features() {
     std::string missing;
-    const auto add = [&missing](const char* words) {
+    for (const Feature& feature : probe_features()) {
+        if (feature.present || !feature.required())
+            continue;
         if (!missing.empty())
             missing += ", ";
-        missing += words;
-    };
-    if (::libbpf_probe_bpf_prog_type(BPF_PROG_TYPE_SCHED_CLS, nullptr) == 0) {
-        add("BPF classifiers (CONFIG_NET_CLS_BPF, CONFIG_BPF_SYSCALL)");
-        return missing;
-    }
-    if (::libbpf_probe_bpf_map_type(BPF_MAP_TYPE_SOCKMAP, nullptr) == 0)
-        add("BPF socket maps (CONFIG_BPF_STREAM_PARSER)");
-    if (::libbpf_probe_bpf_map_type(BPF_MAP_TYPE_SK_STORAGE, nullptr) == 0)
-        add("socket storage maps (Linux 5.2)");
-    for (const NeededHelper& helper : kNeededHelpers) {
-        if (::libbpf_probe_bpf_helper(BPF_PROG_TYPE_SCHED_CLS, helper.id, nullptr) == 0)
-            add(helper.words);
+        missing += feature.text;
+        if (feature.text == kClassifiers)
+            break;
     }
     return missing;
 }

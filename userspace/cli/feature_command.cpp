@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/commands.hpp"
+#include "cli/table.hpp"
+#include "datapath/requirements.hpp"
+#include "net/features.hpp"
+
+#include <boost/json/array.hpp>
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include <sys/utsname.h>
+
+namespace tapgate::cli {
+
+namespace json = boost::json;
+
+namespace {
+
+std::string kernel_version() {
+    utsname names{};
+    ::uname(&names);
+    return names.release;
+}
+
+std::string instead(const Feature& feature) {
+    if (feature.present)
+        return "";
+    return feature.required() ? "nothing: tapgated does not start" : feature.instead;
+}
+
+json::object to_json(const Feature& feature) {
+    json::object object;
+    object["name"] = feature.name;
+    object["text"] = feature.text;
+    object["present"] = feature.present;
+    object["required"] = feature.required();
+    if (!feature.present && !feature.required())
+        object["instead"] = feature.instead;
+    if (!feature.detail.empty())
+        object["detail"] = feature.detail;
+    return object;
+}
+
+} // namespace
+
+int feature_probe(Console& console, const Arguments&) {
+    if (const auto allowed = datapath::check_capabilities(); !allowed)
+        return console.failed(allowed.error());
+    std::vector<Feature> features = datapath::probe_features();
+    std::ranges::move(net::probe_features(), std::back_inserter(features));
+    const bool usable = std::ranges::all_of(
+        features, [](const Feature& feature) { return feature.present || !feature.required(); });
+
+    if (console.json()) {
+        json::array rows;
+        for (const Feature& feature : features)
+            rows.push_back(to_json(feature));
+        json::object object;
+        object["kernel"] = kernel_version();
+        object["usable"] = usable;
+        object["features"] = std::move(rows);
+        console.print(object);
+        return kExitOk;
+    }
+    Table table({"FEATURE", "PRESENT", "INSTEAD", "MEANING"});
+    std::string details;
+    for (const Feature& feature : features) {
+        table.add({feature.name, feature.present ? "yes" : "no", instead(feature), feature.text});
+        if (!feature.detail.empty())
+            details += fmt::format("{}: {}\n", feature.name, feature.detail);
+    }
+    console.print(fmt::format("kernel {}: {}\n{}{}", kernel_version(),
+                              usable ? "has what tapgated needs" : "lacks what tapgated needs", table.text(),
+                              details));
+    return kExitOk;
+}
+
+} // namespace tapgate::cli

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "base/feature.hpp"
+
+#include <vector>
+
+namespace tapgate::net {
+
+/// What relays and sockets use of the kernel. Opens a ring and a few sockets, which are gone on return.
+[[nodiscard]] std::vector<Feature> probe_features();
+
+} // namespace tapgate::net
