@@ -24,6 +24,7 @@ class Kernel:
     name: str
     release: str | None = None
     package: str | None = None
+    features: dict[str, bool] | None = None
 
     @property
     def emulated(self) -> bool:

@@ -31,6 +31,7 @@ class Outcome:
     skipped: int = 0
     boot_seconds: float = 0
     run_seconds: float = 0
+    figures: list[str] = field(default_factory=list)  # what tests recorded, as "tap_ingress: ..."
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -63,9 +64,17 @@ class Row:
         return outcome
 
     def _write_plan(self, roots: dict[str, Path]) -> None:
+        if self._suite.sysctls and not self._kernel.emulated:
+            raise Unusable(f"suite {self._suite.name} changes sysctls, which the running kernel is not to lend")
+        environment = dict(self._suite.environment)
+        features = self._suite.expected_features(self._kernel)
+        if features is not None:
+            environment["TAPGATE_EXPECTED_FEATURES"] = json.dumps(features)
         plan = {
             "row": self._id,
             "program_limit": self._suite.program_limit,
+            "sysctls": self._suite.sysctls,
+            "environment": environment,
             "commands": self._suite.commands(roots),
         }
         (self._folder / "plan.json").write_text(json.dumps(plan, indent=2))
@@ -128,6 +137,7 @@ class Row:
                 outcome.problems.append(f"the result is of {result['row']} on {result['kernel']}")
             for program, test in tests:
                 name = f"{program}:{test['name']}"
+                outcome.figures += [f"{figure}: {value}" for figure, value in test["figures"].items()]
                 if test["outcome"] == "passed":
                     outcome.passed += 1
                 elif test["outcome"] == "skipped":

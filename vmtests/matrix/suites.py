@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import Unusable
+from .kernels import Kernel
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,9 @@ class AllowedSkip:
 class Suite:
     """What one row runs. Limits are seconds; `program_limit` is for each program, `limit` for all together.
 
-    `kernels` are the names of those it is for, all if empty.
+    `kernels` are the names of those it is for, all if empty; with `by_name_only` it runs only when asked for.
+    `launcher` is a program of vmtests that starts each program, `environment` is added to theirs; `sysctls` are
+    set first, in machines only; `features` are what the suite makes different from the kernel's own.
     """
 
     name: str
@@ -33,21 +36,31 @@ class Suite:
     arguments: list[str] = field(default_factory=list)
     kernels: list[str] = field(default_factory=list)
     root: str = "build"
+    by_name_only: bool = False
+    launcher: str = ""
+    environment: dict[str, str] = field(default_factory=dict)
+    sysctls: dict[str, str] = field(default_factory=dict)
+    features: dict[str, bool] = field(default_factory=dict)
     allowed_skips: list[AllowedSkip] = field(default_factory=list)
 
     def commands(self, roots: dict[str, Path]) -> list[dict]:
         """The programs as the guest is to run them. A pattern that no program matches is an error."""
         folder = roots[self.root]
+        launcher = [str(roots["vmtests"] / self.launcher)] if self.launcher else []
         commands = []
         for pattern in self.programs:
             found = sorted(path for path in folder.glob(pattern) if path.is_file() and os.access(path, os.X_OK))
             if not found:
                 raise Unusable(f"suite {self.name}: no program {pattern} in {folder}: build the tree first")
-            commands += [{"name": path.name, "argv": [str(path), *self.arguments]} for path in found]
+            commands += [{"name": path.name, "argv": [*launcher, str(path), *self.arguments]} for path in found]
         return commands
 
     def is_for(self, kernel: str) -> bool:
         return not self.kernels or kernel in self.kernels
+
+    def expected_features(self, kernel: Kernel) -> dict[str, bool] | None:
+        """What `tapgate feature probe` must find, or None if that is not known."""
+        return None if kernel.features is None else kernel.features | self.features
 
     def allows_skip(self, kernel: str, test: str) -> bool:
         return any(
@@ -56,8 +69,6 @@ class Suite:
 
 
 def load_suites(file: Path) -> list[Suite]:
-    suites = []
-    for row in tomllib.loads(file.read_text())["suite"]:
-        skips = [AllowedSkip(**skip) for skip in row.pop("allowed_skips", [])]
-        suites.append(Suite(**row, allowed_skips=skips))
-    return suites
+    listed = tomllib.loads(file.read_text())
+    skips = [AllowedSkip(**skip) for skip in listed.get("allowed_skip", [])]
+    return [Suite(**row, allowed_skips=skips) for row in listed["suite"]]
