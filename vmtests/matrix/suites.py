@@ -3,6 +3,7 @@
 
 import fnmatch
 import os
+import shlex
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,18 +23,19 @@ class AllowedSkip:
 
 @dataclass(frozen=True)
 class Suite:
-    """What one row runs. Limits are seconds; `program_limit` is for each program, `limit` for all together.
+    """What one row runs.
 
-    `kernels` are the names of those it is for, all if empty; with `by_name_only` it runs only when asked for.
-    `launcher` is a program of vmtests that starts each program, `environment` is added to theirs; `sysctls` are
-    set first, in machines only; `features` are what the suite makes different from the kernel's own.
+    An entry of `programs` is a pattern and, if need be, arguments. Limits are seconds; `program_limit` is for each
+    program, `limit` for all together. `kernels` are the names of those it is for, all if empty; with
+    `by_name_only` it runs only when asked for. `launcher` is a program of vmtests that starts each program,
+    `environment` is added to theirs; `sysctls` are set first, in machines only; `features` are what the suite
+    makes different from the kernel's own.
     """
 
     name: str
     programs: list[str]
     limit: int
     program_limit: int
-    arguments: list[str] = field(default_factory=list)
     kernels: list[str] = field(default_factory=list)
     root: str = "build"
     by_name_only: bool = False
@@ -48,11 +50,11 @@ class Suite:
         folder = roots[self.root]
         launcher = [str(roots["vmtests"] / self.launcher)] if self.launcher else []
         commands = []
-        for pattern in self.programs:
+        for pattern, *arguments in map(shlex.split, self.programs):
             found = sorted(path for path in folder.glob(pattern) if path.is_file() and os.access(path, os.X_OK))
             if not found:
                 raise Unusable(f"suite {self.name}: no program {pattern} in {folder}: build the tree first")
-            commands += [{"name": path.name, "argv": [*launcher, str(path), *self.arguments]} for path in found]
+            commands += [{"name": path.name, "argv": [*launcher, str(path), *arguments]} for path in found]
         return commands
 
     def is_for(self, kernel: str) -> bool:
