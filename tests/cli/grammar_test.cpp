@@ -102,7 +102,8 @@ TEST(Prefixes, a_whole_word_wins_over_a_longer_one) {
 
 TEST(Prefixes, an_unknown_word_names_the_nearest_and_an_empty_one_is_no_prefix) {
     EXPECT_EQ(find_command("geust", "show").error().message(),
-              "unknown object 'geust'; did you mean 'guest'? valid: status, guest, policy, flow, dns, event");
+              "unknown object 'geust'; did you mean 'guest'? valid: status, guest, policy, flow, dns, event, "
+              "feature");
     EXPECT_EQ(
         find_command("guest", "remove").error().message().rfind("unknown command of 'guest' 'remove';", 0),
         0U);
