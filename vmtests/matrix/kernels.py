@@ -4,7 +4,7 @@
 import platform
 import subprocess
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .cache import cache_folder, replacing
@@ -24,7 +24,7 @@ class Kernel:
     name: str
     release: str | None = None
     package: str | None = None
-    features: dict[str, bool] | None = None
+    features: dict[str, bool] = field(default_factory=dict)
 
     @property
     def emulated(self) -> bool:

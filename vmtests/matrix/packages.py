@@ -24,7 +24,7 @@ def install_missing() -> None:
     print(f"installing: {' '.join(missing)}", flush=True)
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     for command in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", *missing]):
-        done = subprocess.run(["apt-get", *command], env=environment, stdout=subprocess.DEVNULL)
+        done = subprocess.run(["apt-get", "-o", "DPkg::Lock::Timeout=300", *command], env=environment, stdout=subprocess.DEVNULL)
         if done.returncode != 0:
             raise Unusable(f"apt-get {command[0]} failed; needed are: {' '.join(missing)}")
 

@@ -67,8 +67,7 @@ class Row:
         if self._suite.sysctls and not self._kernel.emulated:
             raise Unusable(f"suite {self._suite.name} changes sysctls, which the running kernel is not to lend")
         environment = dict(self._suite.environment)
-        features = self._suite.expected_features(self._kernel)
-        if features is not None:
+        if features := self._suite.expected_features(self._kernel):
             environment["TAPGATE_EXPECTED_FEATURES"] = json.dumps(features)
         plan = {
             "row": self._id,
