@@ -57,13 +57,18 @@ Outcome exchange(const NetNs& guest, const Endpoint& to, const std::vector<std::
     auto stream = TcpStream::connect(guest, to);
     if (!stream)
         return {.connect_error = stream.error(), .answer = {}, .end = End::kNone};
+    int send_error = 0;
     for (const std::string& piece : pieces) {
         // A refusal in the middle of sending shows in what is received.
-        if (stream->send(piece) != 0)
+        send_error = stream->send(piece);
+        if (send_error != 0)
             break;
     }
     stream->finish();
     Received received = stream->receive_to_end();
+    // The kernel tells of a reset once. If that was to send(), what is left to receive ends as if with FIN.
+    if (send_error == ECONNRESET)
+        received.end = End::kReset;
     return {.connect_error = 0, .answer = std::move(received.bytes), .end = received.end};
 }
 
