@@ -54,6 +54,17 @@ Result<std::optional<std::string>> optional_string(const json::object& args, std
     return std::optional<std::string>(value->as_string());
 }
 
+Result<std::optional<std::uint64_t>> optional_number(const json::object& args, std::string_view name) {
+    const json::value* value = find(args, name);
+    if (value == nullptr)
+        return std::optional<std::uint64_t>();
+    boost::system::error_code error;
+    const auto number = value->to_number<std::uint64_t>(error);
+    if (error)
+        return wrong_type(name, "a number from 0");
+    return std::optional<std::uint64_t>(number);
+}
+
 Result<std::vector<std::string>> string_list(const json::object& args, std::string_view name) {
     std::vector<std::string> list;
     const json::value* value = find(args, name);

@@ -5,6 +5,7 @@
 
 #include <boost/json/object.hpp>
 
+#include <cstdint>
 #include <initializer_list>
 #include <optional>
 #include <string>
@@ -23,10 +24,21 @@ Result<std::string> required_string(const boost::json::object& args, std::string
 /// Nothing if the argument is missing or null.
 Result<std::optional<std::string>> optional_string(const boost::json::object& args, std::string_view name);
 
+/// A number from 0; nothing if the argument is missing or null.
+Result<std::optional<std::uint64_t>> optional_number(const boost::json::object& args, std::string_view name);
+
 /// An array of strings; empty if the argument is missing or null.
 Result<std::vector<std::string>> string_list(const boost::json::object& args, std::string_view name);
 
 /// False if the argument is missing or null.
 Result<bool> flag(const boost::json::object& args, std::string_view name);
+
+/// The error of the first of `results` that failed; null if none has.
+template <typename... Values>
+const Error* first_error(const Result<Values>&... results) {
+    const Error* found = nullptr;
+    ((found = found == nullptr && !results ? &results.error() : found), ...);
+    return found;
+}
 
 } // namespace tapgate::control

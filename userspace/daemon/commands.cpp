@@ -4,10 +4,9 @@
 #include "base/log.hpp"
 #include "control/args.hpp"
 #include "daemon/daemon.hpp"
-#include "policy/parse.hpp"
+#include "daemon/reply_json.hpp"
 
 #include <boost/json/array.hpp>
-#include <boost/json/parse.hpp>
 #include <boost/json/value.hpp>
 
 #include <set>
@@ -17,11 +16,7 @@
 
 namespace tapgate::daemon {
 
-namespace json = boost::json;
-
 namespace {
-
-using Reply = Result<json::object>;
 
 json::array drops_json(const std::vector<datapath::DropCount>& drops) {
     json::array array;
@@ -182,13 +177,8 @@ Reply guest_add(Daemon& daemon, const json::object& args) {
     const auto gateways = control::string_list(args, "gateways");
     const auto mac = control::optional_string(args, "mac");
     const auto policy = control::required_string(args, "policy");
-    for (const Error* error :
-         {name ? nullptr : &name.error(), interface ? nullptr : &interface.error(),
-          addresses ? nullptr : &addresses.error(), gateways ? nullptr : &gateways.error(),
-          mac ? nullptr : &mac.error(), policy ? nullptr : &policy.error()}) {
-        if (error != nullptr)
-            return fail(*error);
-    }
+    if (const Error* error = control::first_error(name, interface, addresses, gateways, mac, policy))
+        return fail(*error);
     GuestFields fields;
     fields.name = *name;
     fields.interface = *interface;
@@ -241,112 +231,28 @@ Reply guest_del(Daemon& daemon, const json::object& args) {
     return reply;
 }
 
-json::object policy_json(Daemon& daemon, const PolicyStore::Loaded& loaded, bool whole) {
-    const policy::Policy& policy = loaded.generation->compiled->policy();
-    json::array guests;
-    for (const auto& [ifindex, attached] : daemon.guests().attached()) {
-        if (attached.guest.policy->name == loaded.generation->name)
-            guests.emplace_back(attached.guest.name);
-    }
-    const auto word = [](policy::Action action) {
-        return action == policy::Action::kAllow ? "allow" : "deny";
-    };
-    json::object object;
-    object["name"] = loaded.generation->name;
-    object["file"] = loaded.file;
-    object["generation"] = loaded.generation->generation;
-    object["rules"] = policy.rules.size();
-    object["default_egress"] = word(policy.default_egress);
-    object["default_ingress"] = word(policy.default_ingress);
-    object["loaded_at"] = rfc3339(loaded.loaded_at);
-    object["guests"] = std::move(guests);
-    if (whole)
-        object["policy"] = json::parse(policy::to_json(policy));
-    return object;
-}
-
-Reply policy_show(Daemon& daemon, const json::object& args) {
-    if (const auto known = control::only_args(args, {"name"}); !known)
-        return fail(known.error());
-    const auto name = control::optional_string(args, "name");
-    if (!name)
-        return fail(name.error());
-    json::array policies;
-    if (*name) {
-        const PolicyStore::Loaded* loaded = daemon.policies().find(**name);
-        if (loaded == nullptr)
-            return fail(ErrorCode::kNotFound, fmt::format("there is no policy '{}'", **name));
-        policies.push_back(policy_json(daemon, *loaded, true));
-    } else {
-        for (const auto& [policy_name, loaded] : daemon.policies().all())
-            policies.push_back(policy_json(daemon, loaded, false));
-    }
-    json::object reply;
-    reply["policies"] = std::move(policies);
-    return reply;
-}
-
-Reply policy_load(Daemon& daemon, const json::object& args) {
-    if (const auto known = control::only_args(args, {"name", "file", "text", "dry_run"}); !known)
-        return fail(known.error());
-    const auto name = control::required_string(args, "name");
-    const auto file = control::optional_string(args, "file");
-    const auto text = control::optional_string(args, "text");
-    const auto dry_run = control::flag(args, "dry_run");
-    for (const Error* error : {name ? nullptr : &name.error(), file ? nullptr : &file.error(),
-                               text ? nullptr : &text.error(), dry_run ? nullptr : &dry_run.error()}) {
-        if (error != nullptr)
-            return fail(*error);
-    }
-    if (!*text)
-        return fail(ErrorCode::kInvalid, "argument 'text' is missing: the policy itself");
-    auto loaded = daemon.policies().prepare(*name, **text, file->value_or(""));
-    if (!loaded)
-        return fail(loaded.error());
-    json::object reply;
-    if (!*dry_run) {
-        daemon.policies().commit(*loaded);
-        daemon.guests().policy_changed(*name);
-        spdlog::info("policy {}: generation {} from {}, {} rules", *name, loaded->generation->generation,
-                     printable(loaded->file), loaded->generation->compiled->policy().rules.size());
-        json::object event = change_event("policy", "", "loaded");
-        event["policy"] = *name;
-        event["generation"] = loaded->generation->generation;
-        daemon.publish(event);
-    }
-    reply["policy"] = policy_json(daemon, *loaded, false);
-    reply["dry_run"] = *dry_run;
-    return reply;
-}
-
 Reply flow_show(Daemon& daemon, const json::object& args) {
-    if (const auto known = control::only_args(args, {"guest"}); !known)
+    if (const auto known = control::only_args(args, {"guest", "id"}); !known)
         return fail(known.error());
     const auto guest = guest_argument(daemon, args);
     if (!guest)
         return fail(guest.error());
+    const auto id = control::optional_number(args, "id");
+    if (!id)
+        return fail(id.error());
     json::array flows;
     for (const auto& worker : daemon.workers()) {
         for (const proxy::FlowInfo& flow : worker->flows()) {
-            if (*guest != nullptr && (*guest)->guest.name != flow.guest)
+            if ((*guest != nullptr && (*guest)->guest.name != flow.guest) || (*id && **id != flow.id))
                 continue;
-            json::object object;
-            object["id"] = flow.id;
-            object["guest"] = flow.guest;
-            object["source"] = flow.source.to_string();
-            object["destination"] = flow.destination.to_string();
-            object["state"] = flow.state;
-            object["name"] = flow.name;
-            object["name_source"] = flow.name_source;
-            object["verdict"] = flow.verdict;
-            object["rule"] = flow.rule;
-            object["splice"] = flow.splice;
-            object["bytes_up"] = flow.bytes_up;
-            object["bytes_down"] = flow.bytes_down;
-            object["age_seconds"] = std::chrono::duration_cast<std::chrono::seconds>(flow.age).count();
+            json::object object = flow_json(flow);
+            if (*id)
+                object["facts"] = facts_json(flow.facts);
             flows.push_back(std::move(object));
         }
     }
+    if (*id && flows.empty())
+        return fail(ErrorCode::kNotFound, fmt::format("there is no flow {}", **id));
     json::object reply;
     reply["flows"] = std::move(flows);
     return reply;
@@ -408,22 +314,22 @@ Reply dns_flush(Daemon& daemon, const json::object& args) {
 
 } // namespace
 
+void add_command(control::Server& server, Daemon& daemon, const char* name, Command command) {
+    server.add(name, [&daemon, command](json::object args) -> boost::asio::awaitable<Reply> {
+        co_return command(daemon, args);
+    });
+}
+
 void add_commands(control::Server& server, Daemon& daemon) {
-    using Command = Reply (*)(Daemon&, const json::object&);
-    const auto add = [&](const char* name, Command command) {
-        server.add(name, [&daemon, command](json::object args) -> boost::asio::awaitable<Reply> {
-            co_return command(daemon, args);
-        });
-    };
+    const auto add = [&](const char* name, Command command) { add_command(server, daemon, name, command); };
     add("status show", status_show);
     add("guest show", guest_show);
     add("guest add", guest_add);
     add("guest del", guest_del);
-    add("policy show", policy_show);
-    add("policy load", policy_load);
     add("flow show", flow_show);
     add("dns show", dns_show);
     add("dns flush", dns_flush);
+    add_policy_commands(server, daemon);
 }
 
 } // namespace tapgate::daemon

@@ -7,8 +7,16 @@ namespace tapgate::daemon {
 
 class Daemon;
 
+/// The handler of one control command.
+using Reply = Result<boost::json::object>;
+using Command = Reply (*)(Daemon& daemon, const boost::json::object& args);
+
+void add_command(control::Server& server, Daemon& daemon, const char* name, Command command);
+
 /// Registers the handler of every control command with `server`. `daemon` outlives the server's io_context
 /// run. userspace/control/README.md has the shape of each reply.
 void add_commands(control::Server& server, Daemon& daemon);
+/// Those about policies among them (policy_commands.cpp).
+void add_policy_commands(control::Server& server, Daemon& daemon);
 
 } // namespace tapgate::daemon

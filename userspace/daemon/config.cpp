@@ -348,6 +348,17 @@ Field string_field(std::string_view key, std::function<Result<void>(const std::s
     return {key, read};
 }
 
+Field flag_field(std::string_view key, bool& into) {
+    const auto read = [&into](const DocumentNode& node) -> Read<void> {
+        const bool* flag = node.boolean();
+        if (flag == nullptr)
+            return wrong_type(node, "true or false");
+        into = *flag;
+        return {};
+    };
+    return {key, read};
+}
+
 Field strings_field(std::string_view key, std::function<Result<void>(const std::string&)> accept) {
     const auto read = [accept = std::move(accept)](const DocumentNode& node) {
         return read_strings(node, accept);
@@ -473,7 +484,9 @@ Read<void> read_policies(const DocumentNode& node, const std::filesystem::path& 
             policy.file = (directory / path).lexically_normal().string();
             return {};
         };
-        if (const auto done = read_table(member.value, {string_field("file", file)}); !done)
+        if (const auto done =
+                read_table(member.value, {string_field("file", file), flag_field("watch", policy.watch)});
+            !done)
             return problem(done.error().where, fmt::format("{}: {}", member.key, done.error().what));
         if (policy.file.empty())
             return problem(member.location, fmt::format("{0}: 'file' is missing; write for example file = "

@@ -93,6 +93,8 @@ struct PolicyConfig {
     std::string name;
     /// Resolved against the directory of the configuration file.
     std::string file;
+    /// Load the file again whenever its content changes.
+    bool watch = false;
 };
 
 struct Config {

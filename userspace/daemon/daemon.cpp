@@ -22,6 +22,7 @@ namespace {
 
 constexpr std::chrono::seconds kTick{1};
 constexpr std::size_t kMaxResolvConfBytes = 65536;
+constexpr std::uint64_t kFirstGeneration = 1;
 
 /// As many descriptors as we may have: each session takes two.
 void raise_descriptor_limit() {
@@ -47,7 +48,7 @@ proxy::Splice splice_of(SpliceMode mode) {
 
 } // namespace
 
-Daemon::Daemon(const Config& config) : config_(config), policies_(config.groups) {}
+Daemon::Daemon(const Config& config) : config_(config) {}
 
 Result<std::unique_ptr<Daemon>> Daemon::start(const Config& config) {
     std::unique_ptr<Daemon> daemon(new Daemon(config));
@@ -66,8 +67,9 @@ Daemon::~Daemon() {
 
 Result<void> Daemon::start_parts() {
     raise_descriptor_limit();
-    if (const auto loaded = load_policies(); !loaded)
-        return loaded;
+    const auto prepared = prepare_policies();
+    if (!prepared)
+        return fail(prepared.error());
     auto links = net::LinkMonitor::open();
     if (!links)
         return fail(links.error());
@@ -86,12 +88,16 @@ Result<void> Daemon::start_parts() {
         return fail(datapath.error());
     datapath_ = std::move(*datapath);
     kernel_ = std::make_unique<KernelAdapter>(*datapath_);
+    policies_ = std::make_unique<PolicyStore>(kFirstGeneration, *kernel_);
+    if (const auto loaded = load_policies(*prepared); !loaded)
+        return loaded;
 
     control_ = std::make_unique<control::Server>(context_, config_.daemon.control_socket);
-    events_ = std::make_unique<EventRelay>(context_, [this](const proxy::Event& event) {
-        if (control_->has_monitors())
-            control_->publish(to_json(event));
-    });
+    events_ = std::make_unique<EventRelay>(
+        context_, [this](const proxy::Event& event, std::chrono::system_clock::time_point time) {
+            if (control_->has_monitors())
+                control_->publish(to_json(event, time));
+        });
     if (const auto workers = start_workers(); !workers)
         return workers;
     auto steering = net::Steering::install(config_.daemon.mark, config_.daemon.route_table);
@@ -100,17 +106,43 @@ Result<void> Daemon::start_parts() {
     steering_ = std::move(*steering);
     if (const auto attached = attach_guests(); !attached)
         return attached;
+    loader_ = std::make_unique<PolicyLoader>(*policies_, *guests_, workers_,
+                                             [this](const boost::json::object& event) { publish(event); });
+    if (const auto watching = watch_policies(); !watching)
+        return watching;
     // Last, so that whoever finds the socket finds a daemon that serves.
     add_commands(*control_, *this);
     return control_->start();
 }
 
-Result<void> Daemon::load_policies() {
+Result<std::vector<PreparedPolicy>> Daemon::prepare_policies() const {
+    std::vector<PreparedPolicy> all;
     for (const PolicyConfig& policy : config_.policies) {
-        auto loaded = policies_.prepare_file(policy.name, policy.file);
-        if (!loaded)
+        auto prepared = prepare_policy_file(config_.groups, policy.name, policy.file);
+        if (!prepared)
+            return fail(prepared.error());
+        all.push_back(std::move(*prepared));
+    }
+    return all;
+}
+
+Result<void> Daemon::load_policies(const std::vector<PreparedPolicy>& prepared) {
+    for (const PreparedPolicy& policy : prepared) {
+        if (const auto loaded = policies_->commit(policy, PolicyOrigin{}); !loaded)
             return fail(loaded.error());
-        policies_.commit(std::move(*loaded));
+    }
+    return {};
+}
+
+Result<void> Daemon::watch_policies() {
+    auto watch = FileWatch::open();
+    if (!watch)
+        return fail(watch.error());
+    watcher_ =
+        std::make_unique<PolicyWatcher>(context_, std::move(*watch), config_.groups, *policies_, *loader_);
+    for (const PolicyConfig& policy : config_.policies) {
+        if (policy.watch)
+            watcher_->add(policy.name, policy.file);
     }
     return {};
 }
@@ -163,7 +195,7 @@ Result<void> Daemon::start_workers() {
 }
 
 Result<void> Daemon::attach_guests() {
-    guests_ = std::make_unique<GuestRegistry>(config_.limits, *datapath_, policies_, workers_);
+    guests_ = std::make_unique<GuestRegistry>(config_.limits, *datapath_, *policies_, workers_);
     for (const GuestConfig& guest : config_.guests) {
         if (auto declared = guests_->declare(guest); !declared)
             return declared;
@@ -185,6 +217,7 @@ void Daemon::run() {
     drop_events_ = std::make_unique<asio::posix::stream_descriptor>(context_, ::dup(datapath_->event_fd()));
     net::spawn(context_.get_executor(), "links", follow_links());
     net::spawn(context_.get_executor(), "drop events", follow_drops());
+    net::spawn(context_.get_executor(), "policy files", watcher_->run());
     net::spawn(context_.get_executor(), "tick", tick());
     spdlog::info("serving: {} workers, splice {}, programs by {}", workers_.size(),
                  workers_.front()->relay_name(), datapath_->attach_kind());
@@ -243,6 +276,7 @@ asio::awaitable<void> Daemon::tick() {
             co_return;
         datapath_->sweep();
         refresh_upstreams();
+        watcher_->restore();
     }
 }
 

@@ -7,7 +7,9 @@
 #include "daemon/event_relay.hpp"
 #include "daemon/guest_registry.hpp"
 #include "daemon/kernel_adapter.hpp"
+#include "daemon/policy_loader.hpp"
 #include "daemon/policy_store.hpp"
+#include "daemon/policy_watcher.hpp"
 #include "datapath/datapath.hpp"
 #include "net/netlink/link_monitor.hpp"
 #include "net/netlink/steering.hpp"
@@ -19,6 +21,7 @@
 #include <chrono>
 #include <memory>
 #include <string>
+#include <vector>
 
 namespace tapgate::daemon {
 
@@ -42,7 +45,11 @@ class Daemon {
 
     [[nodiscard]] datapath::Datapath& datapath() { return *datapath_; }
 
-    [[nodiscard]] PolicyStore& policies() { return policies_; }
+    [[nodiscard]] const PolicyStore& policies() const { return *policies_; }
+
+    [[nodiscard]] PolicyLoader& loader() { return *loader_; }
+
+    [[nodiscard]] const PolicyWatcher& watcher() const { return *watcher_; }
 
     [[nodiscard]] GuestRegistry& guests() { return *guests_; }
 
@@ -60,10 +67,13 @@ class Daemon {
     explicit Daemon(const Config& config);
 
     Result<void> start_parts();
-    Result<void> load_policies();
+    /// The policies of the configuration, read before the kernel is touched.
+    Result<std::vector<PreparedPolicy>> prepare_policies() const;
+    Result<void> load_policies(const std::vector<PreparedPolicy>& prepared);
     Result<void> check_interfaces() const;
     Result<void> start_workers();
     Result<void> attach_guests();
+    Result<void> watch_policies();
 
     boost::asio::awaitable<void> follow_links();
     boost::asio::awaitable<void> follow_drops();
@@ -74,15 +84,17 @@ class Daemon {
     Config config_;
     std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
     boost::asio::io_context context_{1};
-    PolicyStore policies_;
     std::unique_ptr<net::LinkMonitor> links_;
     std::unique_ptr<datapath::Datapath> datapath_;
     std::unique_ptr<KernelAdapter> kernel_;
+    std::unique_ptr<PolicyStore> policies_;
     std::unique_ptr<control::Server> control_;
     std::unique_ptr<EventRelay> events_;
     Workers workers_;
     std::unique_ptr<net::Steering> steering_;
     std::unique_ptr<GuestRegistry> guests_;
+    std::unique_ptr<PolicyLoader> loader_;
+    std::unique_ptr<PolicyWatcher> watcher_;
     std::unique_ptr<boost::asio::posix::stream_descriptor> link_socket_;
     std::unique_ptr<boost::asio::posix::stream_descriptor> drop_events_;
     boost::asio::steady_timer tick_timer_{context_};

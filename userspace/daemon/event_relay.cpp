@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/event_relay.hpp"
 
+#include "daemon/reply_json.hpp"
+
 #include <boost/asio/post.hpp>
 #include <fmt/chrono.h>
 
@@ -8,33 +10,32 @@
 
 namespace tapgate::daemon {
 
-namespace json = boost::json;
-
 namespace {
 
-json::object head(std::string_view type, std::string_view guest) {
+json::object head(std::string_view type, std::string_view guest,
+                  std::chrono::system_clock::time_point time = std::chrono::system_clock::now()) {
     json::object object;
-    object["time"] = rfc3339(std::chrono::system_clock::now());
+    object["time"] = rfc3339(time);
     object["type"] = type;
     object["guest"] = guest;
     return object;
 }
 
-json::object event_json(const proxy::VerdictEvent& event) {
-    json::object object = head("verdict", event.guest);
+json::object event_json(const proxy::VerdictEvent& event, std::chrono::system_clock::time_point time) {
+    json::object object = head("verdict", event.guest, time);
     object["source"] = event.source.to_string();
     object["destination"] = event.destination.to_string();
     object["name"] = event.name;
     object["name_source"] = event.name_source;
     object["verdict"] = event.allowed ? "allow" : "deny";
-    object["rule"] = event.rule;
+    put_rule(object, event.rule);
     object["basis"] = event.basis;
     object["generation"] = event.generation;
     return object;
 }
 
-json::object event_json(const proxy::FlowEndEvent& event) {
-    json::object object = head("flow-end", event.guest);
+json::object event_json(const proxy::FlowEndEvent& event, std::chrono::system_clock::time_point time) {
+    json::object object = head("flow-end", event.guest, time);
     object["source"] = event.source.to_string();
     object["destination"] = event.destination.to_string();
     object["name"] = event.name;
@@ -43,15 +44,19 @@ json::object event_json(const proxy::FlowEndEvent& event) {
     object["duration_ms"] = event.duration.count();
     object["how"] = event.how;
     object["who"] = event.who;
+    object["generation"] = event.generation;
+    put_rule(object, event.rule);
+    object["reason"] = event.reason;
     return object;
 }
 
-json::object event_json(const proxy::DnsEvent& event) {
-    json::object object = head("dns", event.guest);
+json::object event_json(const proxy::DnsEvent& event, std::chrono::system_clock::time_point time) {
+    json::object object = head("dns", event.guest, time);
     object["name"] = event.name;
     object["qtype"] = event.type;
     object["verdict"] = event.allowed ? "allow" : "deny";
-    object["rule"] = event.rule;
+    object["generation"] = event.generation;
+    put_rule(object, event.rule);
     object["reason"] = event.reason;
     return object;
 }
@@ -65,8 +70,8 @@ std::string rfc3339(std::chrono::system_clock::time_point time) {
                        fmt::gmtime(std::chrono::system_clock::to_time_t(seconds)), millis.count());
 }
 
-json::object to_json(const proxy::Event& event) {
-    return std::visit([](const auto& alternative) { return event_json(alternative); }, event);
+json::object to_json(const proxy::Event& event, std::chrono::system_clock::time_point time) {
+    return std::visit([time](const auto& alternative) { return event_json(alternative, time); }, event);
 }
 
 json::object to_json(const datapath::DropEvent& event, std::string_view guest) {
@@ -96,9 +101,10 @@ void EventRelay::publish(proxy::Event event) {
         state_->lost.fetch_add(1, std::memory_order_relaxed);
         return;
     }
-    boost::asio::post(context_, [state = state_, event = std::move(event)] {
+    const auto time = std::chrono::system_clock::now();
+    boost::asio::post(context_, [state = state_, event = std::move(event), time] {
         state->waiting.fetch_sub(1, std::memory_order_relaxed);
-        state->consumer(event);
+        state->consumer(event, time);
     });
 }
 

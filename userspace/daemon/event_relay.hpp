@@ -8,6 +8,7 @@
 #include <boost/json/object.hpp>
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -18,8 +19,9 @@ namespace tapgate::daemon {
 /// The wall-clock time as RFC 3339 text in UTC with milliseconds.
 [[nodiscard]] std::string rfc3339(std::chrono::system_clock::time_point time);
 
-/// The events as `event monitor` prints them.
-[[nodiscard]] boost::json::object to_json(const proxy::Event& event);
+/// The events as `event monitor` prints them. `time`: when it happened.
+[[nodiscard]] boost::json::object to_json(const proxy::Event& event,
+                                          std::chrono::system_clock::time_point time);
 [[nodiscard]] boost::json::object to_json(const datapath::DropEvent& event, std::string_view guest);
 /// A guest that was attached or detached, or a policy that was loaded.
 [[nodiscard]] boost::json::object change_event(std::string_view type, std::string_view guest,
@@ -29,7 +31,7 @@ namespace tapgate::daemon {
 /// counted as lost, never waited for.
 class EventRelay final : public proxy::EventSink {
   public:
-    using Consumer = std::function<void(const proxy::Event&)>;
+    using Consumer = std::function<void(const proxy::Event&, std::chrono::system_clock::time_point)>;
 
     /// `consumer` runs on the thread of `context`, which must outlive the workers.
     EventRelay(boost::asio::io_context& context, Consumer consumer);

@@ -169,11 +169,8 @@ void GuestRegistry::detach(unsigned ifindex) {
 void GuestRegistry::policy_changed(const std::string& name) {
     const PolicyStore::Loaded* policy = policies_.find(name);
     for (auto& [ifindex, attached] : attached_) {
-        if (attached.guest.policy->name != name)
-            continue;
-        attached.guest.policy = policy->generation;
-        for (const auto& worker : workers_)
-            worker->put_guest(attached.guest);
+        if (attached.guest.policy->name == name)
+            attached.guest.policy = policy->generation;
     }
 }
 

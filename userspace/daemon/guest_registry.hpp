@@ -53,7 +53,8 @@ class GuestRegistry {
     /// The link of that index is gone, even if another one has its index by now: its guest is detached.
     void link_removed(unsigned ifindex) { detach(ifindex); }
 
-    /// Hands the generation in force of policy `name` to every guest that uses it.
+    /// Takes note of the generation in force of policy `name` for every guest that uses it. The workers are
+    /// told by PolicyLoader.
     void policy_changed(const std::string& name);
 
     /// Detaches the guests that this process attached and that were not under tapgate before it started; for

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "daemon/policy_installer.hpp"
 #include "datapath/datapath.hpp"
 #include "proxy/kernel_state.hpp"
 
 namespace tapgate::daemon {
 
-/// Lets the proxy see the datapath without knowing it.
-class KernelAdapter final : public proxy::KernelState {
+/// Lets the proxy and the policy store see the datapath without knowing it.
+class KernelAdapter final : public proxy::KernelState, public PolicyInstaller {
   public:
     /// `datapath` outlives this.
     explicit KernelAdapter(datapath::Datapath& datapath) : datapath_(datapath) {}
@@ -26,6 +27,9 @@ class KernelAdapter final : public proxy::KernelState {
     void count_refusal(unsigned ifindex, proxy::Refusal refusal) override {
         datapath_.count_drop(ifindex == 0 ? std::nullopt : std::optional(ifindex), reason_of(refusal));
     }
+
+    /// Nothing to install yet: the programs leave every verdict to the proxy.
+    Result<void> install(const proxy::PolicyGeneration& /*policy*/) override { return {}; }
 
   private:
     static tg_drop_reason reason_of(proxy::Refusal refusal) {

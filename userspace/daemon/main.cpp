@@ -33,9 +33,9 @@ Result<daemon::Config> load_config(const std::string& file) {
 
 /// Everything that can be known of the configuration without touching the host.
 Result<void> check(const daemon::Config& config) {
-    daemon::PolicyStore store(config.groups);
     for (const daemon::PolicyConfig& policy : config.policies) {
-        if (const auto prepared = store.prepare_file(policy.name, policy.file); !prepared)
+        if (const auto prepared = daemon::prepare_policy_file(config.groups, policy.name, policy.file);
+            !prepared)
             return fail(prepared.error());
     }
     return {};

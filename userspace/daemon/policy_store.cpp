@@ -6,6 +6,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <utility>
+
 #include <fcntl.h>
 #include <sys/stat.h>
 
@@ -17,33 +20,74 @@ constexpr std::size_t kMaxPolicyBytes = std::size_t{64} << 20U;
 
 } // namespace
 
-Result<PolicyStore::Loaded> PolicyStore::prepare(const std::string& name, std::string_view text,
-                                                 const std::string& file) const {
-    auto parsed = policy::parse(text, file);
+Result<PreparedPolicy> prepare_policy(const policy::GroupTable& daemon_groups, const std::string& name,
+                                      std::shared_ptr<const std::string> text, const std::string& file) {
+    auto parsed = policy::parse(*text, file);
     if (!parsed)
         return fail(parsed.error());
-    auto compiled = policy::CompiledPolicy::compile(std::move(*parsed), daemon_groups_);
+    auto compiled = policy::CompiledPolicy::compile(std::move(*parsed), daemon_groups);
     if (!compiled)
         return fail(compiled.error());
-    auto generation = std::make_shared<proxy::PolicyGeneration>();
-    generation->name = name;
-    generation->generation = last_generation_ + 1;
-    generation->compiled = std::move(*compiled);
-    return Loaded{std::move(generation), file, std::chrono::system_clock::now()};
+    return PreparedPolicy{name, file, std::move(text), std::move(*compiled)};
 }
 
-Result<PolicyStore::Loaded> PolicyStore::prepare_file(const std::string& name,
-                                                      const std::string& file) const {
-    const auto text = read_file(file, kMaxPolicyBytes);
+Result<std::shared_ptr<const std::string>> read_policy_file(const std::string& name,
+                                                            const std::string& file) {
+    auto text = read_file(file, kMaxPolicyBytes);
     if (!text)
         return fail(text.error().with_context("policy " + name));
-    return prepare(name, *text, file);
+    return std::make_shared<const std::string>(std::move(*text));
 }
 
-void PolicyStore::commit(Loaded loaded) {
-    last_generation_ = loaded.generation->generation;
-    const std::string name = loaded.generation->name;
-    policies_.insert_or_assign(name, std::move(loaded));
+Result<PreparedPolicy> prepare_policy_file(const policy::GroupTable& daemon_groups, const std::string& name,
+                                           const std::string& file) {
+    auto text = read_policy_file(name, file);
+    if (!text)
+        return fail(text.error());
+    return prepare_policy(daemon_groups, name, std::move(*text), file);
+}
+
+std::string_view origin_word(PolicyOrigin::How how) {
+    switch (how) {
+    case PolicyOrigin::How::kStart:
+        return "start";
+    case PolicyOrigin::How::kLoad:
+        return "load";
+    case PolicyOrigin::How::kRollback:
+        return "rollback";
+    case PolicyOrigin::How::kWatch:
+        return "watch";
+    }
+    return "";
+}
+
+const PolicyStore::Past* PolicyStore::Loaded::find(std::uint64_t number) const {
+    const auto found = std::ranges::find(history, number, &Past::generation);
+    return found == history.end() ? nullptr : &*found;
+}
+
+Result<const PolicyStore::Loaded*> PolicyStore::commit(const PreparedPolicy& prepared,
+                                                       const PolicyOrigin& origin) {
+    auto generation = std::make_shared<proxy::PolicyGeneration>();
+    generation->name = prepared.name;
+    generation->generation = next_generation_;
+    generation->compiled = prepared.compiled;
+    if (auto installed = installer_.install(*generation); !installed)
+        return fail(installed.error().with_context("policy " + prepared.name));
+    ++next_generation_;
+
+    Loaded& loaded = policies_[prepared.name];
+    loaded.history.push_back({generation->generation, std::chrono::system_clock::now(), prepared.file,
+                              prepared.compiled->policy().rules.size(), origin, prepared.text});
+    loaded.generation = std::move(generation);
+    std::size_t bytes = 0;
+    for (const Past& past : loaded.history)
+        bytes += past.text->size();
+    while (loaded.history.size() > kHistory || bytes > kHistoryBytes) {
+        bytes -= loaded.history.front().text->size();
+        loaded.history.pop_front();
+    }
+    return &loaded;
 }
 
 const PolicyStore::Loaded* PolicyStore::find(const std::string& name) const {

@@ -4,9 +4,9 @@
 #include "base/log.hpp"
 #include "net/async.hpp"
 #include "policy/decide.hpp"
-#include "policy/parse.hpp"
 #include "proto/dns_answer.hpp"
 #include "proto/dns_message.hpp"
+#include "proxy/judgement.hpp"
 
 #include <boost/asio/ip/udp.hpp>
 #include <boost/asio/steady_timer.hpp>
@@ -203,8 +203,8 @@ asio::awaitable<void> DnsForwarder::serve(std::shared_ptr<const Guest> guest,
     const std::shared_ptr<const PolicyGeneration> generation = guest->policy;
     const policy::CompiledPolicy& compiled = *generation->compiled;
     const policy::Decision decision = policy::decide_query(compiled, *name, policy::Protocol::kUdp);
-    if (decision.rule)
-        event.rule = policy::format_rule(compiled.policy().rules[*decision.rule]);
+    event.rule = deciding_rule(compiled, decision);
+    event.generation = generation->generation;
     if (decision.verdict != policy::Verdict::kAllow) {
         event.reason = policy::basis_name(decision.basis);
         refuse(*guest, *request, query, proto::DnsRcode::kNxDomain, Refusal::kDnsPolicy, std::move(event));

@@ -10,6 +10,13 @@
 
 namespace tapgate::proxy {
 
+/// The rule that decided, as events and listings name it; empty when no rule did.
+struct DecidingRule {
+    std::string text;
+    std::uint32_t number = 0; ///< its place in the policy, from 1
+    std::uint32_t line = 0;   ///< in the policy's file; 0: unknown
+};
+
 /// A verdict on a new connection.
 struct VerdictEvent {
     std::string guest;
@@ -18,7 +25,7 @@ struct VerdictEvent {
     std::string name;        ///< empty when no name was on the wire
     std::string name_source; ///< "sni", "host", "bindings" or empty
     bool allowed = false;
-    std::string rule;  ///< text of the deciding rule; empty for the default
+    DecidingRule rule;
     std::string basis; ///< policy::basis_name, "session-cap", ...
     std::uint64_t generation = 0;
 };
@@ -32,8 +39,13 @@ struct FlowEndEvent {
     std::uint64_t bytes_up = 0;
     std::uint64_t bytes_down = 0;
     std::chrono::milliseconds duration{0};
-    std::string how; ///< "finished", "reset", "idle", "cancelled", "failed", "dial-failed"
+    std::string how; ///< "finished", "reset", "idle", "cancelled", "failed", "dial-failed", "policy"
     std::string who; ///< "guest", "upstream" or "daemon"
+    /// Of the policy that spoke last on the flow: for "policy" the one that cut it, with the rule that denies
+    /// it, else the one that allowed it.
+    std::uint64_t generation = 0;
+    DecidingRule rule;
+    std::string reason; ///< a sentence for "policy"; else empty
 };
 
 /// A DNS question that was refused, or answered with an error by us.
@@ -42,8 +54,9 @@ struct DnsEvent {
     std::string name;
     std::string type;
     bool allowed = false;
-    std::string rule;
+    DecidingRule rule;
     std::string reason; ///< the drop reason's word, or the policy basis
+    std::uint64_t generation = 0;
 };
 
 using Event = std::variant<VerdictEvent, FlowEndEvent, DnsEvent>;

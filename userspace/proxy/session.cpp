@@ -5,10 +5,10 @@
 #include "net/async.hpp"
 #include "net/dialer.hpp"
 #include "net/socket_options.hpp"
-#include "policy/parse.hpp"
 #include "proxy/denial.hpp"
 
 #include <boost/asio/steady_timer.hpp>
+#include <boost/asio/this_coro.hpp>
 #include <boost/asio/write.hpp>
 
 #include <array>
@@ -47,17 +47,24 @@ bool peer_has_finished(tcp::socket& socket) {
     return ::poll(&poll, 1, 0) == 1 && (poll.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
 }
 
-/// Where the name in a verdict came from.
-std::string_view source_of_name(const std::optional<policy::FirstFlight>& flight, bool bound) {
-    if (flight && flight->name)
-        return flight->kind == FirstFlightKind::kHttp ? "host" : "sni";
-    return bound ? "bindings" : "";
+/// The name that a session goes by: the one on the wire, else one that is bound to its destination.
+std::string name_of(const SessionFacts& facts) {
+    if (facts.flight && facts.flight->name)
+        return facts.flight->name->text();
+    return facts.bound.empty() ? std::string() : facts.bound.front().name.text();
+}
+
+/// Where that name came from.
+std::string_view source_of_name(const SessionFacts& facts) {
+    if (facts.flight && facts.flight->name)
+        return facts.flight->kind == FirstFlightKind::kHttp ? "host" : "sni";
+    return facts.bound.empty() ? "" : "bindings";
 }
 
 } // namespace
 
 Session::Session(SessionContext& context, tcp::socket guest_socket, std::uint64_t id)
-    : context_(context), socket_(std::move(guest_socket)), id_(id) {}
+    : context_(context), socket_(std::move(guest_socket)), id_(id), drain_timer_(socket_.get_executor()) {}
 
 asio::awaitable<void> Session::run() {
     if (!admit()) {
@@ -69,16 +76,22 @@ asio::awaitable<void> Session::run() {
         reset_guest(); // it left, or the session was cancelled, before there was a verdict
         co_return;
     }
-    rule_ = rule_text(*decision);
-    publish_verdict(*decision);
+    judgement_ = judgement_of(*policy_, *decision);
+    publish_verdict();
     if (decision->verdict != policy::Verdict::kAllow) {
+        state_ = State::kRefused;
         context_.kernel.count_refusal(guest_->ifindex, Refusal::kPolicy);
-        co_await deny_readably(*decision);
+        co_await deny_readably();
         co_return;
     }
 
     state_ = State::kDial;
     Result<tcp::socket> upstream = co_await dial();
+    if (is_cut_) {
+        publish_cut();
+        reset_guest();
+        co_return;
+    }
     if (!upstream) {
         publish_end("dial-failed: " + upstream.error().message(), "upstream");
         reset_guest();
@@ -99,9 +112,9 @@ bool Session::admit() {
     if (error)
         return false;
     source_ = endpoint_of(remote);
-    destination_ = endpoint_of(local);
+    facts_.destination = endpoint_of(local);
 
-    const auto pending = context_.kernel.take_pending(source_, destination_);
+    const auto pending = context_.kernel.take_pending(source_, facts_.destination);
     if (!pending) {
         // Nobody but a guest whose SYN was seen on its tap may use the proxy.
         context_.kernel.count_refusal(0, Refusal::kNoPending);
@@ -119,7 +132,7 @@ bool Session::admit() {
         VerdictEvent event;
         event.guest = guest_->name;
         event.source = source_;
-        event.destination = destination_;
+        event.destination = facts_.destination;
         event.basis = "session-cap";
         event.generation = policy_->generation;
         context_.events.publish(std::move(event));
@@ -130,31 +143,37 @@ bool Session::admit() {
 
 asio::awaitable<std::optional<policy::Decision>> Session::judge() {
     learn_bound_names();
-    const policy::Decision at_syn = policy::decide_syn(*policy_->compiled, facts());
+    const policy::Decision at_syn = policy::decide_syn(*policy_->compiled, facts_.flow());
     if (at_syn.verdict != policy::Verdict::kDefer)
         co_return at_syn;
 
     state_ = State::kPeek;
     FirstFlightReader reader(context_.settings.peek_bytes);
-    if (!co_await peek(reader))
+    const bool is_settled = co_await peek(reader);
+    if (swap_verdict_)
+        co_return swap_verdict_;
+    if (!is_settled)
         co_return std::nullopt;
-    flight_ = reader.flight();
+    facts_.flight = reader.flight();
     flight_reason_ = reader.reason();
     // Peeking takes time: what counts are the bindings at the moment of the verdict.
     learn_bound_names();
-    co_return policy::decide_first_flight(*policy_->compiled, facts(), *flight_);
+    co_return policy::decide_first_flight(*policy_->compiled, facts_.flow(), *facts_.flight);
 }
 
 asio::awaitable<bool> Session::peek(FirstFlightReader& reader) {
     const auto deadline = std::chrono::steady_clock::now() + context_.settings.peek_timeout;
     std::vector<std::uint8_t> buffer(context_.settings.peek_bytes);
     std::size_t seen = 0;
-    for (;;) {
+    while (!swap_verdict_) {
         const boost::system::error_code error = co_await net::wait_readable_until(socket_, deadline);
         if (error == asio::error::timed_out) {
             reader.finish();
             break;
         }
+        const asio::cancellation_state state = co_await asio::this_coro::cancellation_state;
+        if (error == asio::error::operation_aborted && state.cancelled() == asio::cancellation_type::none)
+            continue; // woken by a policy swap
         if (error)
             co_return false;
         const ssize_t length =
@@ -183,12 +202,13 @@ asio::awaitable<bool> Session::peek(FirstFlightReader& reader) {
     co_return true;
 }
 
-asio::awaitable<void> Session::deny_readably(const policy::Decision& decision) {
-    if (!flight_) {
+asio::awaitable<void> Session::deny_readably() {
+    const std::optional<policy::FirstFlight>& flight = facts_.flight;
+    if (!flight) {
         reset_guest();
         co_return;
     }
-    switch (flight_->kind) {
+    switch (flight->kind) {
     case FirstFlightKind::kTls:
     case FirstFlightKind::kTlsNoSni:
     case FirstFlightKind::kTlsBad: {
@@ -198,9 +218,9 @@ asio::awaitable<void> Session::deny_readably(const policy::Decision& decision) {
     }
     case FirstFlightKind::kHttp:
     case FirstFlightKind::kHttpBad: {
-        const std::string host = flight_->name ? flight_->name->text() : destination_.to_string();
+        const std::string host = flight->name ? flight->name->text() : facts_.destination.to_string();
         const std::string ground =
-            rule_.empty() ? std::string(policy::basis_name(decision.basis)) : "rule " + rule_;
+            judgement_.rule.text.empty() ? judgement_.basis : "rule " + judgement_.rule.text;
         const std::string page = http_forbidden(host, ground, policy_->compiled->policy().deny_text);
         co_await say_and_close(page);
         co_return;
@@ -234,16 +254,17 @@ asio::awaitable<void> Session::say_and_close(std::string_view bytes) {
 }
 
 asio::awaitable<Result<tcp::socket>> Session::dial() const {
-    if (!guest_->has_gateway(destination_.address))
-        co_return co_await net::dial(destination_, context_.settings.connect_timeout);
+    const Endpoint destination = facts_.destination;
+    if (!guest_->has_gateway(destination.address))
+        co_return co_await net::dial(destination, context_.settings.connect_timeout);
     // The gateway address means the host itself: its loopback, in the other family if refused there.
     const IpAddress v4 = IpAddress::from_v4(0x7f000001);
     const IpAddress v6 = *IpAddress::parse("::1");
-    const bool is_v4 = destination_.address.is_v4();
-    const Endpoint first{is_v4 ? v4 : v6, destination_.port};
-    const Endpoint second{is_v4 ? v6 : v4, destination_.port};
+    const bool is_v4 = destination.address.is_v4();
+    const Endpoint first{is_v4 ? v4 : v6, destination.port};
+    const Endpoint second{is_v4 ? v6 : v4, destination.port};
     Result<tcp::socket> upstream = co_await net::dial(first, context_.settings.connect_timeout);
-    if (!upstream && upstream.error().errno_value() == ECONNREFUSED)
+    if (!upstream && upstream.error().errno_value() == ECONNREFUSED && !is_cut_)
         upstream = co_await net::dial(second, context_.settings.connect_timeout);
     co_return upstream;
 }
@@ -255,65 +276,59 @@ asio::awaitable<void> Session::relay(tcp::socket upstream) {
     tcp::socket guest_socket = std::move(socket_);
     const net::RelayResult result =
         co_await context_.relay.run(std::move(guest_socket), std::move(upstream), options);
-    publish_end(std::string(net::relay_end_name(result.how)), net::relay_party_name(result.who));
+    if (is_cut_ && result.how == net::RelayEnd::kCancelled)
+        publish_cut();
+    else
+        publish_end(std::string(net::relay_end_name(result.how)), net::relay_party_name(result.who));
 }
 
 void Session::learn_bound_names() {
-    bound_.clear();
-    for (const std::string& text : context_.kernel.bound_names(guest_->id, destination_.address)) {
+    facts_.bound.clear();
+    for (const std::string& text : context_.kernel.bound_names(guest_->id, facts_.destination.address)) {
         if (auto name = policy::Name::from_wire(text))
-            bound_.push_back(policy::BoundName{std::move(*name), {}});
+            facts_.bound.push_back(policy::BoundName{std::move(*name), {}});
     }
-    host_addresses_ = *context_.host_addresses();
-    host_addresses_.insert(host_addresses_.end(), guest_->gateways.begin(), guest_->gateways.end());
+    facts_.host_addresses = *context_.host_addresses();
+    facts_.host_addresses.insert(facts_.host_addresses.end(), guest_->gateways.begin(),
+                                 guest_->gateways.end());
 }
 
-policy::FlowFacts Session::facts() const {
-    policy::FlowFacts facts;
-    facts.destination = destination_;
-    facts.protocol = policy::Protocol::kTcp;
-    facts.bound = bound_;
-    facts.host_addresses = host_addresses_;
-    return facts;
-}
-
-std::string Session::rule_text(const policy::Decision& decision) const {
-    return decision.rule ? policy::format_rule(policy_->compiled->policy().rules[*decision.rule])
-                         : std::string();
-}
-
-void Session::publish_verdict(const policy::Decision& decision) {
+void Session::publish_verdict() {
     VerdictEvent event;
     event.guest = guest_->name;
     event.source = source_;
-    event.destination = destination_;
-    if (flight_ && flight_->name)
-        event.name = flight_->name->text();
-    else if (!bound_.empty())
-        event.name = bound_.front().name.text();
-    event.name_source = source_of_name(flight_, !bound_.empty());
-    event.allowed = decision.verdict == policy::Verdict::kAllow;
-    event.rule = rule_;
-    event.basis = policy::basis_name(decision.basis);
+    event.destination = facts_.destination;
+    event.name = name_of(facts_);
+    event.name_source = source_of_name(facts_);
+    event.allowed = judgement_.allowed;
+    event.rule = judgement_.rule;
+    event.basis = judgement_.basis;
     if (!flight_reason_.empty() && !event.allowed)
         event.basis += fmt::format(" ({})", flight_reason_);
-    event.generation = policy_->generation;
+    event.generation = judgement_.generation;
     context_.events.publish(std::move(event));
 }
 
 void Session::publish_end(std::string how, std::string_view who) {
+    FlowEndEvent event = end_event();
+    event.how = std::move(how);
+    event.who = who;
+    event.generation = judgement_.generation;
+    event.rule = judgement_.rule;
+    context_.events.publish(std::move(event));
+}
+
+FlowEndEvent Session::end_event() const {
     FlowEndEvent event;
     event.guest = guest_->name;
     event.source = source_;
-    event.destination = destination_;
-    event.name = info().name;
+    event.destination = facts_.destination;
+    event.name = name_of(facts_);
     event.bytes_up = counters_.bytes_up;
     event.bytes_down = counters_.bytes_down;
     event.duration =
         std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - started_);
-    event.how = std::move(how);
-    event.who = who;
-    context_.events.publish(std::move(event));
+    return event;
 }
 
 void Session::reset_guest() {
@@ -326,30 +341,40 @@ FlowInfo Session::info() const {
     info.id = id_;
     info.guest = guest_ ? guest_->name : "";
     info.source = source_;
-    info.destination = destination_;
+    info.destination = facts_.destination;
+    info.verdict = "allow";
+    info.generation = judgement_.generation;
     switch (state_) {
     case State::kAccepted:
     case State::kPeek:
         info.state = "peek";
+        info.verdict = "defer";
+        info.generation = policy_ ? policy_->generation : 0;
+        break;
+    case State::kRefused:
+        info.state = "refused";
+        info.verdict = "deny";
         break;
     case State::kDial:
         info.state = "dial";
         break;
     case State::kRelay:
         info.state = "relay";
+        info.splice = context_.relay.name();
         break;
     }
-    if (flight_ && flight_->name)
-        info.name = flight_->name->text();
-    else if (!bound_.empty())
-        info.name = bound_.front().name.text();
-    info.name_source = source_of_name(flight_, !bound_.empty());
-    info.verdict = state_ == State::kDial || state_ == State::kRelay ? "allow" : "defer";
-    info.rule = rule_;
-    info.splice = state_ == State::kRelay ? context_.relay.name() : "";
+    info.name = name_of(facts_);
+    info.name_source = source_of_name(facts_);
+    info.rule = judgement_.rule;
     info.bytes_up = counters_.bytes_up;
     info.bytes_down = counters_.bytes_down;
     info.age = std::chrono::steady_clock::now() - started_;
+    info.denied_by = denied_by_;
+    if (drain_deadline_) {
+        info.state = "drain";
+        info.drain_left = *drain_deadline_ - std::chrono::steady_clock::now();
+    }
+    info.facts = facts_;
     return info;
 }
 

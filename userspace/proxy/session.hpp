@@ -6,11 +6,15 @@
 #include "proxy/events.hpp"
 #include "proxy/first_flight.hpp"
 #include "proxy/guest.hpp"
+#include "proxy/judgement.hpp"
 #include "proxy/kernel_state.hpp"
+#include "proxy/session_info.hpp"
+#include "proxy/swap.hpp"
 
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/cancellation_signal.hpp>
 #include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/steady_timer.hpp>
 
 #include <chrono>
 #include <cstdint>
@@ -42,36 +46,38 @@ struct SessionContext {
     std::function<std::shared_ptr<const std::vector<IpAddress>>()> host_addresses;
 };
 
-/// A line of `flow show`.
-struct FlowInfo {
-    std::uint64_t id = 0;
-    std::string guest;
-    Endpoint source;
-    Endpoint destination;
-    std::string state; ///< "peek", "dial" or "relay"
-    std::string name;
-    std::string name_source;
-    std::string verdict;
-    std::string rule;
-    std::string splice;
-    std::uint64_t bytes_up = 0;
-    std::uint64_t bytes_down = 0;
-    std::chrono::steady_clock::duration age{};
-};
-
 /// One proxied connection, from accept to close (DESIGN 3).
 ///
 ///     accepted -> Peek (only if the SYN verdict is defer) -> Dial -> Relay -> ended
 ///
 /// Every state may end the session; each end is recorded once, as a verdict event that denies or as a
 /// flow-end event. Whatever is not said by name ends in a reset of the guest's connection.
-class Session {
+///
+/// A policy swap (session_swap.cpp) finds a session in one of these states:
+///
+///     Peek           goes on under the new policy; a SYN verdict other than defer settles it at once
+///     Dial, Relay    allowed: goes on under the new policy. Denied: cut, drained or kept
+///     otherwise      is ending already, and is left alone
+class Session : public std::enable_shared_from_this<Session> {
   public:
     Session(SessionContext& context, boost::asio::ip::tcp::socket guest_socket, std::uint64_t id);
 
-    /// The session's whole life; the caller keeps the object until it returns. Cancelling (type terminal)
-    /// resets both ends.
+    /// The session's whole life; the caller keeps the object until it returns.
     boost::asio::awaitable<void> run();
+
+    /// For whoever spawns run(): what cancel() and cut() act on.
+    [[nodiscard]] boost::asio::cancellation_slot cancellation_slot() { return cancel_.slot(); }
+
+    /// Resets both ends.
+    void cancel() { cancel_.emit(boost::asio::cancellation_type::terminal); }
+
+    /// What a swap to `policy` does to this session. Changes nothing.
+    [[nodiscard]] SwapVerdict under(const PolicyGeneration& policy, const LiveFlowsOrder& order) const;
+
+    /// Lets the swap to `policy` happen: `verdict` is what under() has said. A flow that drains already keeps
+    /// its deadline if that is earlier.
+    void swap(std::shared_ptr<const PolicyGeneration> policy, const SwapVerdict& verdict,
+              const LiveFlowsOrder& order);
 
     [[nodiscard]] FlowInfo info() const;
 
@@ -79,40 +85,58 @@ class Session {
 
     [[nodiscard]] GuestId guest_id() const { return guest_ ? guest_->id : 0; }
 
+    /// True if the policy of that name judges this session.
+    [[nodiscard]] bool is_under(std::string_view policy_name) const {
+        return policy_ && policy_->name == policy_name;
+    }
+
   private:
-    enum class State : std::uint8_t { kAccepted, kPeek, kDial, kRelay };
+    enum class State : std::uint8_t { kAccepted, kPeek, kRefused, kDial, kRelay };
 
     /// Finds out whose connection this is and takes a place under the guest's cap; false: to be reset.
     bool admit();
     boost::asio::awaitable<std::optional<policy::Decision>> judge();
     boost::asio::awaitable<bool> peek(FirstFlightReader& reader);
-    boost::asio::awaitable<void> deny_readably(const policy::Decision& decision);
+    boost::asio::awaitable<void> deny_readably();
     boost::asio::awaitable<void> say_and_close(std::string_view bytes);
     boost::asio::awaitable<Result<boost::asio::ip::tcp::socket>> dial() const;
     boost::asio::awaitable<void> relay(boost::asio::ip::tcp::socket upstream);
 
     void learn_bound_names();
-    [[nodiscard]] policy::FlowFacts facts() const;
-    [[nodiscard]] std::string rule_text(const policy::Decision& decision) const;
-    void publish_verdict(const policy::Decision& decision);
+    void publish_verdict();
     void publish_end(std::string how, std::string_view who);
+    /// What every end of a flow tells.
+    [[nodiscard]] FlowEndEvent end_event() const;
     void reset_guest();
+
+    // Policy swaps, session_swap.cpp.
+    void swap_while_peeking(std::shared_ptr<const PolicyGeneration> policy);
+    void drain_until(std::chrono::steady_clock::time_point deadline);
+    /// Ends a flow that denied_by_ denies; its end is recorded as such.
+    void cut();
+    void publish_cut();
 
     SessionContext& context_;
     boost::asio::ip::tcp::socket socket_;
     std::uint64_t id_;
+    boost::asio::cancellation_signal cancel_;
     std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
     State state_ = State::kAccepted;
     Endpoint source_;
-    Endpoint destination_;
     std::shared_ptr<const Guest> guest_;
-    std::shared_ptr<const PolicyGeneration> policy_; // the one generation this session is judged by
+    /// The generation this session is judged by: the one in force when it was accepted, later that of the
+    /// last swap.
+    std::shared_ptr<const PolicyGeneration> policy_;
     CapTicket ticket_;
-    std::vector<IpAddress> host_addresses_;
-    std::vector<policy::BoundName> bound_;
-    std::optional<policy::FirstFlight> flight_;
+    SessionFacts facts_;
     std::string_view flight_reason_;
-    std::string rule_;
+    /// Settles a session in peek: the SYN verdict of a policy that came meanwhile, if not defer.
+    std::optional<policy::Decision> swap_verdict_;
+    Judgement judgement_;                // the last that was no denial by a swap
+    std::optional<Judgement> denied_by_; // a swap denies it: it drains, is kept, or is being cut
+    bool is_cut_ = false;
+    boost::asio::steady_timer drain_timer_;
+    std::optional<std::chrono::steady_clock::time_point> drain_deadline_;
     net::RelayCounters counters_;
 };
 

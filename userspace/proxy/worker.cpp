@@ -76,8 +76,8 @@ Worker::~Worker() {
         acceptor4_.close(ignored);
         acceptor6_.close(ignored);
         forwarder_.stop();
-        for (const auto& [id, live] : sessions_)
-            live->cancel.emit(asio::cancellation_type::terminal);
+        for (const auto& [id, session] : sessions_)
+            session->cancel();
         net::spawn(context_.get_executor(), "stop", stop_when_idle());
     });
     thread_.join();
@@ -119,13 +119,13 @@ asio::awaitable<void> Worker::accept(tcp::acceptor& acceptor) {
 void Worker::begin_session(tcp::socket socket) {
     const std::uint64_t id = next_session_id_;
     next_session_id_ += session_id_step_;
-    auto live = std::make_shared<LiveSession>(*session_context_, std::move(socket), id);
-    sessions_.emplace(id, live);
-    asio::cancellation_slot slot = live->cancel.slot();
-    net::spawn(context_.get_executor(), "session", run_session(std::move(live)), slot);
+    auto session = std::make_shared<Session>(*session_context_, std::move(socket), id);
+    sessions_.emplace(id, session);
+    asio::cancellation_slot slot = session->cancellation_slot();
+    net::spawn(context_.get_executor(), "session", run_session(std::move(session)), slot);
 }
 
-asio::awaitable<void> Worker::run_session(std::shared_ptr<LiveSession> live) {
+asio::awaitable<void> Worker::run_session(std::shared_ptr<Session> session) {
     // A cancelled coroutine may end by an exception: the table is kept true by a destructor.
     struct Entry {
         Worker& worker;
@@ -134,8 +134,8 @@ asio::awaitable<void> Worker::run_session(std::shared_ptr<LiveSession> live) {
         ~Entry() { worker.sessions_.erase(id); }
     };
 
-    const Entry entry{*this, live->session.id()};
-    co_await live->session.run();
+    const Entry entry{*this, session->id()};
+    co_await session->run();
 }
 
 std::shared_ptr<const Guest> Worker::find_guest(GuestId id) const {
@@ -144,11 +144,16 @@ std::shared_ptr<const Guest> Worker::find_guest(GuestId id) const {
 }
 
 template <typename Function>
-auto Worker::call(Function function) -> decltype(function()) {
+auto Worker::post(Function function) -> std::future<decltype(function())> {
     std::packaged_task<decltype(function())()> task(std::move(function));
     auto result = task.get_future();
-    asio::post(context_, [&task] { task(); });
-    return result.get();
+    asio::post(context_, [task = std::move(task)]() mutable { task(); });
+    return result;
+}
+
+template <typename Function>
+auto Worker::call(Function function) -> decltype(function()) {
+    return post(std::move(function)).get();
 }
 
 void Worker::put_guest(const Guest& guest) {
@@ -166,11 +171,52 @@ void Worker::remove_guest(GuestId id) {
             return;
         guests_by_ifindex_.erase(found->second->ifindex);
         guests_.erase(found);
-        for (const auto& [session_id, live] : sessions_) {
-            if (live->session.guest_id() == id)
-                live->cancel.emit(asio::cancellation_type::terminal);
+        for (const auto& [session_id, session] : sessions_) {
+            if (session->guest_id() == id)
+                session->cancel();
         }
     });
+}
+
+std::future<SwapReport> Worker::swap_policy(std::shared_ptr<const PolicyGeneration> policy,
+                                            LiveFlowsOrder order) {
+    return post([this, policy = std::move(policy), order] {
+        give_policy(policy);
+        return swap_sessions(policy, order, true);
+    });
+}
+
+std::future<SwapReport> Worker::preview_swap(std::shared_ptr<const PolicyGeneration> policy,
+                                             LiveFlowsOrder order) {
+    return post([this, policy = std::move(policy), order] { return swap_sessions(policy, order, false); });
+}
+
+void Worker::give_policy(const std::shared_ptr<const PolicyGeneration>& policy) {
+    for (auto& [id, guest] : guests_) {
+        if (guest->policy->name != policy->name)
+            continue;
+        auto changed = std::make_shared<Guest>(*guest);
+        changed->policy = policy;
+        guest = std::move(changed);
+        guests_by_ifindex_[guest->ifindex] = guest;
+    }
+}
+
+SwapReport Worker::swap_sessions(const std::shared_ptr<const PolicyGeneration>& policy,
+                                 const LiveFlowsOrder& order, bool apply) {
+    SwapReport report;
+    for (const auto& [id, session] : sessions_) {
+        if (!session->is_under(policy->name))
+            continue;
+        const SwapVerdict verdict = session->under(*policy, order);
+        report.count(verdict.fate);
+        const bool is_denied = verdict.fate != SwapFate::kNone && verdict.fate != SwapFate::kAllowed;
+        if (is_denied && report.denied.size() < SwapReport::kMaxListed)
+            report.denied.push_back({session->info(), verdict.fate, verdict.judgement});
+        if (apply)
+            session->swap(policy, verdict, order);
+    }
+    return report;
 }
 
 void Worker::set_host_addresses(std::vector<IpAddress> addresses) {
@@ -185,8 +231,8 @@ void Worker::set_upstreams(std::vector<Endpoint> upstreams) {
 std::vector<FlowInfo> Worker::flows() {
     return call([this] {
         std::vector<FlowInfo> flows;
-        for (const auto& [id, live] : sessions_)
-            flows.push_back(live->session.info());
+        for (const auto& [id, session] : sessions_)
+            flows.push_back(session->info());
         return flows;
     });
 }

@@ -8,8 +8,8 @@
 #include "proxy/kernel_state.hpp"
 #include "proxy/listeners.hpp"
 #include "proxy/session.hpp"
+#include "proxy/swap.hpp"
 
-#include <boost/asio/cancellation_signal.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 
@@ -59,33 +59,41 @@ class Worker {
 
     // ---- from other threads, only between start() and destruction ----
 
-    /// Adds the guest, or replaces what is known of it; its live sessions go on under their old verdict.
+    /// Adds the guest, or replaces what is known of it, except its policy: that is changed by swap_policy().
     void put_guest(const Guest& guest);
     /// Forgets the guest and resets its sessions.
     void remove_guest(GuestId id);
+    /// Makes `policy` the one of every guest whose policy has its name: for new sessions and queries, and for
+    /// the live sessions, each of which is judged again (swap.hpp). Returns at once; the swap has happened
+    /// here when the future is ready.
+    std::future<SwapReport> swap_policy(std::shared_ptr<const PolicyGeneration> policy, LiveFlowsOrder order);
+    /// What swap_policy() would report now. Changes nothing.
+    std::future<SwapReport> preview_swap(std::shared_ptr<const PolicyGeneration> policy,
+                                         LiveFlowsOrder order);
     void set_host_addresses(std::vector<IpAddress> addresses);
     void set_upstreams(std::vector<Endpoint> upstreams);
     [[nodiscard]] std::vector<FlowInfo> flows();
     [[nodiscard]] std::vector<DnsUpstreams::Status> upstream_status();
 
   private:
-    struct LiveSession {
-        LiveSession(SessionContext& context, boost::asio::ip::tcp::socket socket, std::uint64_t id)
-            : session(context, std::move(socket), id) {}
-
-        Session session;
-        boost::asio::cancellation_signal cancel;
-    };
-
     Worker(const WorkerSettings& settings, KernelState& kernel, EventSink& events, Listeners listeners);
 
     boost::asio::awaitable<void> accept(boost::asio::ip::tcp::acceptor& acceptor);
     void begin_session(boost::asio::ip::tcp::socket socket);
-    boost::asio::awaitable<void> run_session(std::shared_ptr<LiveSession> live);
+    boost::asio::awaitable<void> run_session(std::shared_ptr<Session> session);
     boost::asio::awaitable<void> stop_when_idle();
     [[nodiscard]] std::shared_ptr<const Guest> find_guest(GuestId id) const;
 
-    /// Runs `function` on the worker's thread and returns what it returns.
+    /// Replaces the policy of the guests that are under one of its name.
+    void give_policy(const std::shared_ptr<const PolicyGeneration>& policy);
+    /// Judges the live sessions under the policy of that name again; changes them only if `apply`.
+    SwapReport swap_sessions(const std::shared_ptr<const PolicyGeneration>& policy,
+                             const LiveFlowsOrder& order, bool apply);
+
+    /// Runs `function` on the worker's thread; the future has what it returns.
+    template <typename Function>
+    auto post(Function function) -> std::future<decltype(function())>;
+    /// The same, and waits for it.
     template <typename Function>
     auto call(Function function) -> decltype(function());
 
@@ -100,7 +108,7 @@ class Worker {
     boost::asio::ip::tcp::acceptor acceptor4_;
     boost::asio::ip::tcp::acceptor acceptor6_;
     std::unique_ptr<SessionContext> session_context_;
-    std::unordered_map<std::uint64_t, std::shared_ptr<LiveSession>> sessions_;
+    std::unordered_map<std::uint64_t, std::shared_ptr<Session>> sessions_;
     /// Counted up in steps of the number of workers, so that ids are unique among them.
     std::uint64_t next_session_id_;
     std::uint64_t session_id_step_;

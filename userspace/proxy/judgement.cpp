@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "proxy/judgement.hpp"
+
+#include "policy/parse.hpp"
+
+namespace tapgate::proxy {
+
+policy::FlowFacts SessionFacts::flow() const {
+    policy::FlowFacts facts;
+    facts.destination = destination;
+    facts.protocol = policy::Protocol::kTcp;
+    facts.bound = bound;
+    facts.host_addresses = host_addresses;
+    return facts;
+}
+
+DecidingRule deciding_rule(const policy::CompiledPolicy& policy, const policy::Decision& decision) {
+    if (!decision.rule)
+        return {};
+    const policy::Rule& rule = policy.policy().rules[*decision.rule];
+    return {policy::format_rule(rule), static_cast<std::uint32_t>(*decision.rule + 1), rule.location.line};
+}
+
+Judgement judgement_of(const PolicyGeneration& policy, const policy::Decision& decision) {
+    return {policy.generation, decision.verdict == policy::Verdict::kAllow,
+            deciding_rule(*policy.compiled, decision), std::string(policy::basis_name(decision.basis))};
+}
+
+Judgement judge_again(const PolicyGeneration& policy, const SessionFacts& facts) {
+    if (facts.flight)
+        return judgement_of(policy,
+                            policy::decide_first_flight(*policy.compiled, facts.flow(), *facts.flight));
+    const policy::Decision at_syn = policy::decide_syn(*policy.compiled, facts.flow());
+    Judgement judgement = judgement_of(policy, at_syn);
+    if (at_syn.verdict == policy::Verdict::kDefer)
+        judgement.basis = "name-not-seen";
+    return judgement;
+}
+
+} // namespace tapgate::proxy

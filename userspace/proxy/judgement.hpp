@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "base/ip.hpp"
+#include "policy/decide.hpp"
+#include "proxy/events.hpp"
+#include "proxy/guest.hpp"
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace tapgate::proxy {
+
+/// What a session is judged on, kept so that another policy can judge it again on the same facts.
+struct SessionFacts {
+    Endpoint destination;
+    /// Live bindings of the guest to the destination when it was judged. What expires later does not change a
+    /// session that was admitted by it.
+    std::vector<policy::BoundName> bound;
+    std::vector<IpAddress> host_addresses;
+    /// Nothing if the SYN decided: then nobody has looked at what the guest sent.
+    std::optional<policy::FirstFlight> flight;
+
+    /// Borrows from this object.
+    [[nodiscard]] policy::FlowFacts flow() const;
+};
+
+/// What one generation of a policy says of a session.
+struct Judgement {
+    std::uint64_t generation = 0;
+    bool allowed = false;
+    DecidingRule rule;
+    std::string basis; ///< policy::basis_name, or "name-not-seen"
+};
+
+[[nodiscard]] DecidingRule deciding_rule(const policy::CompiledPolicy& policy,
+                                         const policy::Decision& decision);
+
+[[nodiscard]] Judgement judgement_of(const PolicyGeneration& policy, const policy::Decision& decision);
+
+/// What `policy` says of a session that another generation has admitted on `facts`.
+///
+/// A session that its SYN admitted has no known name. Where `policy` needs one it is denied
+/// ("name-not-seen"): what the guest said is gone, and the bindings alone do not tell whom it is talking to.
+[[nodiscard]] Judgement judge_again(const PolicyGeneration& policy, const SessionFacts& facts);
+
+} // namespace tapgate::proxy
