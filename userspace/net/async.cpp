@@ -4,6 +4,7 @@
 #include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/error.hpp>
+#include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/this_coro.hpp>
 #include <boost/system/system_error.hpp>
@@ -83,12 +84,15 @@ void spawn(asio::any_io_executor executor, std::string name, asio::awaitable<voi
 }
 
 void spawn(asio::any_io_executor executor, std::string name, asio::awaitable<void> task,
-           asio::cancellation_slot cancel) {
-    auto on_end = [name = std::move(name)](const std::exception_ptr& escaped) {
+           std::shared_ptr<asio::cancellation_signal> cancel) {
+    const asio::cancellation_slot slot = cancel->slot();
+    auto on_end = [name = std::move(name), executor,
+                   cancel = std::move(cancel)](const std::exception_ptr& escaped) mutable {
         report_escape(name, escaped);
+        // This handler itself lies in the signal's memory: what holds the signal must outlive it.
+        asio::post(executor, [cancel = std::move(cancel)] {});
     };
-    asio::co_spawn(std::move(executor), std::move(task),
-                   asio::bind_cancellation_slot(cancel, std::move(on_end)));
+    asio::co_spawn(executor, std::move(task), asio::bind_cancellation_slot(slot, std::move(on_end)));
 }
 
 std::uint64_t escaped_exceptions() {

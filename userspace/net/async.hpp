@@ -12,6 +12,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <memory>
 #include <string>
 
 namespace tapgate::net {
@@ -24,10 +25,11 @@ inline constexpr boost::asio::as_tuple_t<boost::asio::use_awaitable_t<>> kAsTupl
 /// neither.
 void spawn(boost::asio::any_io_executor executor, std::string name, boost::asio::awaitable<void> task);
 
-/// The same; `cancel` ends the task when its signal emits boost::asio::cancellation_type::terminal on the
-/// executor's thread. The signal must outlive the task.
+/// The same; `cancel` ends the task when it emits boost::asio::cancellation_type::terminal on the executor's
+/// thread. It is held until nothing of the task is left: Asio keeps state of the task in the signal, and uses
+/// it once more after the task has returned.
 void spawn(boost::asio::any_io_executor executor, std::string name, boost::asio::awaitable<void> task,
-           boost::asio::cancellation_slot cancel);
+           std::shared_ptr<boost::asio::cancellation_signal> cancel);
 
 /// Exceptions that escaped from spawned tasks since the process started. Any thread.
 [[nodiscard]] std::uint64_t escaped_exceptions();

@@ -65,8 +65,10 @@ class Session : public std::enable_shared_from_this<Session> {
     /// The session's whole life; the caller keeps the object until it returns.
     boost::asio::awaitable<void> run();
 
-    /// For whoever spawns run(): what cancel() and cut() act on.
-    [[nodiscard]] boost::asio::cancellation_slot cancellation_slot() { return cancel_.slot(); }
+    /// For whoever spawns run(): what cancel() and a cut act on. Keeps the session.
+    [[nodiscard]] std::shared_ptr<boost::asio::cancellation_signal> cancellation_signal() {
+        return {shared_from_this(), &cancel_};
+    }
 
     /// Resets both ends.
     void cancel() { cancel_.emit(boost::asio::cancellation_type::terminal); }

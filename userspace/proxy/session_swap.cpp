@@ -101,11 +101,10 @@ void Session::publish_cut() {
     event.who = "daemon";
     event.generation = denied_by_->generation;
     event.rule = denied_by_->rule;
-    const std::string ground =
-        denied_by_->rule.number == 0
-            ? denied_by_->basis
-            : fmt::format("rule {} ({}) in line {}, {}", denied_by_->rule.number, denied_by_->rule.text,
-                          denied_by_->rule.line, denied_by_->basis);
+    std::string ground = denied_by_->basis;
+    if (const DecidingRule& rule = denied_by_->rule; rule.number != 0)
+        ground = fmt::format("{}rule {} in line {}: {}", ground == "rule" ? "" : ground + ", ", rule.number,
+                             rule.line, rule.text);
     event.reason = fmt::format("{} by policy {} generation {}: {}", drain_deadline_ ? "drained" : "cut",
                                policy_->name, denied_by_->generation, ground);
     context_.events.publish(std::move(event));

@@ -121,8 +121,8 @@ void Worker::begin_session(tcp::socket socket) {
     next_session_id_ += session_id_step_;
     auto session = std::make_shared<Session>(*session_context_, std::move(socket), id);
     sessions_.emplace(id, session);
-    asio::cancellation_slot slot = session->cancellation_slot();
-    net::spawn(context_.get_executor(), "session", run_session(std::move(session)), slot);
+    auto cancel = session->cancellation_signal();
+    net::spawn(context_.get_executor(), "session", run_session(std::move(session)), std::move(cancel));
 }
 
 asio::awaitable<void> Worker::run_session(std::shared_ptr<Session> session) {

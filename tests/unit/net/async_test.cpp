@@ -3,10 +3,13 @@
 #include "net/async.hpp"
 
 #include <boost/asio/error.hpp>
+#include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/this_coro.hpp>
+#include <boost/asio/use_awaitable.hpp>
 #include <gtest/gtest.h>
 
+#include <memory>
 #include <optional>
 #include <stdexcept>
 
@@ -37,14 +40,26 @@ TEST(Spawn, an_escaping_exception_is_counted_and_ends_only_its_task) {
     EXPECT_EQ(escaped_exceptions(), before + 1);
 }
 
+TEST(Spawn, a_signal_is_held_until_its_task_is_over) {
+    asio::io_context context;
+    auto cancel = std::make_shared<asio::cancellation_signal>();
+    const std::weak_ptr<asio::cancellation_signal> held = cancel;
+    auto pause = []() -> asio::awaitable<void> { co_await asio::post(asio::use_awaitable); };
+    spawn(context.get_executor(), "test task", pause(), std::move(cancel));
+    context.poll_one();
+    EXPECT_FALSE(held.expired());
+    context.run();
+    EXPECT_TRUE(held.expired());
+}
+
 TEST(Spawn, a_cancelled_task_ends_and_is_not_counted) {
     asio::io_context context;
     const std::uint64_t before = escaped_exceptions();
-    asio::cancellation_signal cancel;
-    spawn(context.get_executor(), "test task", sleep_for_an_hour(), cancel.slot());
+    const auto cancel = std::make_shared<asio::cancellation_signal>();
+    spawn(context.get_executor(), "test task", sleep_for_an_hour(), cancel);
     context.poll();
     EXPECT_FALSE(context.stopped());
-    cancel.emit(asio::cancellation_type::terminal);
+    cancel->emit(asio::cancellation_type::terminal);
     context.run();
     EXPECT_EQ(escaped_exceptions(), before);
 }
@@ -56,7 +71,7 @@ class WaitTest : public ::testing::Test {
             test.outcome_ =
                 co_await wait_readable_until(test.socket_, std::chrono::steady_clock::now() + limit);
         };
-        spawn(context_.get_executor(), "test wait", waiting(*this, timeout), cancel_.slot());
+        spawn(context_.get_executor(), "test wait", waiting(*this, timeout), cancel_);
     }
 
     void say(std::string_view text) {
@@ -64,7 +79,7 @@ class WaitTest : public ::testing::Test {
     }
 
     asio::io_context context_;
-    asio::cancellation_signal cancel_;
+    std::shared_ptr<asio::cancellation_signal> cancel_ = std::make_shared<asio::cancellation_signal>();
     TcpPair pair_ = connect_pair(AF_INET);
     asio::ip::tcp::socket socket_ = to_socket(context_, std::move(pair_.far));
     std::optional<error_code> outcome_;
@@ -108,7 +123,7 @@ TEST_F(WaitTest, a_deadline_in_the_past_ends_the_wait) {
 TEST_F(WaitTest, cancelling_the_coroutine_ends_the_wait) {
     wait(1h);
     context_.poll();
-    cancel_.emit(asio::cancellation_type::terminal);
+    cancel_->emit(asio::cancellation_type::terminal);
     context_.run();
     EXPECT_EQ(outcome_, error_code(asio::error::operation_aborted));
 }

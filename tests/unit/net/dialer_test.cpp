@@ -44,13 +44,13 @@ class DialerTest : public ::testing::TestWithParam<const char*> {
                            std::optional<Endpoint> from) -> asio::awaitable<void> {
             test.outcome_ = co_await dial(where, limit, from);
         };
-        spawn(context_.get_executor(), "test dial", dialling(*this, to, timeout, source), cancel_.slot());
+        spawn(context_.get_executor(), "test dial", dialling(*this, to, timeout, source), cancel_);
     }
 
     int errno_of_failure() { return outcome_ && !*outcome_ ? outcome_->error().errno_value() : 0; }
 
     asio::io_context context_;
-    asio::cancellation_signal cancel_;
+    std::shared_ptr<asio::cancellation_signal> cancel_ = std::make_shared<asio::cancellation_signal>();
     std::optional<Result<tcp::socket>> outcome_;
 };
 
@@ -147,7 +147,7 @@ TEST_P(DialerTest, a_cancelled_dial_leaves_no_descriptor) {
     begin(to, 1h);
     context_.poll();
     EXPECT_FALSE(outcome_.has_value());
-    cancel_.emit(asio::cancellation_type::terminal);
+    cancel_->emit(asio::cancellation_type::terminal);
     context_.run();
     EXPECT_EQ(errno_of_failure(), ECANCELED);
     EXPECT_EQ(count_descriptors(), descriptors_before);

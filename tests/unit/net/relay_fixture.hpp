@@ -21,7 +21,8 @@ struct RelayedPair {
     Peer guest;
     Peer upstream;
     RelayCounters counters;
-    boost::asio::cancellation_signal cancel;
+    std::shared_ptr<boost::asio::cancellation_signal> cancel =
+        std::make_shared<boost::asio::cancellation_signal>();
     std::optional<RelayResult> result;
 
     [[nodiscard]] bool is_over() const { return result.has_value(); }
@@ -56,7 +57,7 @@ inline void start_session(boost::asio::io_context& context, Relay& relay, Relaye
     spawn(context.get_executor(), "session under test",
           carry(relay, session, to_socket(context, std::move(guest_side.far)),
                 to_socket(context, std::move(upstream_side.far)), options),
-          session.cancel.slot());
+          session.cancel);
 }
 
 } // namespace tapgate::net

@@ -123,7 +123,7 @@ TEST_P(RelayTest, counts_bytes_while_the_session_runs) {
     EXPECT_EQ(session.counters.bytes_up, 1000U);
     EXPECT_EQ(session.counters.bytes_down, 0U);
     EXPECT_FALSE(session.is_over());
-    session.cancel.emit(boost::asio::cancellation_type::terminal);
+    session.cancel->emit(boost::asio::cancellation_type::terminal);
     ASSERT_TRUE(pump_until(session, [&] { return session.is_over(); }));
 }
 
@@ -374,7 +374,7 @@ TEST_P(RelayTest, traffic_keeps_a_session_alive) {
         return session.is_over() || std::chrono::steady_clock::now() - begun > 1500ms;
     }));
     EXPECT_FALSE(session.is_over());
-    session.cancel.emit(boost::asio::cancellation_type::terminal);
+    session.cancel->emit(boost::asio::cancellation_type::terminal);
     ASSERT_TRUE(pump_until(session, [&] { return session.is_over(); }));
 }
 
@@ -396,7 +396,7 @@ TEST_P(RelayTest, cancelling_resets_both_sides) {
     start(session);
     session.guest.plan(10, false);
     ASSERT_TRUE(pump_until(session, [&] { return session.upstream.received() == 10; }));
-    session.cancel.emit(boost::asio::cancellation_type::terminal);
+    session.cancel->emit(boost::asio::cancellation_type::terminal);
     ASSERT_TRUE(pump_until(session, [&] {
         return session.is_over() && session.guest.error() != 0 && session.upstream.error() != 0;
     }));
@@ -414,7 +414,7 @@ TEST_P(RelayTest, cancelling_a_stalled_session_resets_both_sides) {
     session.guest.plan(1024 * kMiB, false);
     session.upstream.plan(1024 * kMiB, false);
     pump_until_stalled(session);
-    session.cancel.emit(boost::asio::cancellation_type::terminal);
+    session.cancel->emit(boost::asio::cancellation_type::terminal);
     ASSERT_TRUE(pump_until(session, [&] {
         return session.is_over() && session.guest.error() != 0 && session.upstream.error() != 0;
     }));

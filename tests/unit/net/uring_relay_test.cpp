@@ -101,10 +101,10 @@ TEST_P(UringShortageTest, sessions_that_do_not_read_starve_nobody) {
     for (RelayedPair& session : stuck) {
         EXPECT_FALSE(session.is_over());
         session.guest.set_appetite(kMiB);
-        session.cancel.emit(boost::asio::cancellation_type::terminal);
+        session.cancel->emit(boost::asio::cancellation_type::terminal);
     }
     for (RelayedPair& session : idle)
-        session.cancel.emit(boost::asio::cancellation_type::terminal);
+        session.cancel->emit(boost::asio::cancellation_type::terminal);
     ASSERT_TRUE(run_until(context_, [&] {
         const auto is_over = [](const RelayedPair& session) { return session.is_over(); };
         return std::ranges::all_of(stuck, is_over) && std::ranges::all_of(idle, is_over);
@@ -131,7 +131,7 @@ TEST_P(UringShortageTest, buffers_go_round) {
     for (const RelayedPair& session : sessions)
         EXPECT_GT(session.upstream.received(), kBytes / 16);
     for (RelayedPair& session : sessions)
-        session.cancel.emit(boost::asio::cancellation_type::terminal);
+        session.cancel->emit(boost::asio::cancellation_type::terminal);
     ASSERT_TRUE(run_until(context_, [&] {
         return std::ranges::all_of(sessions, [](const RelayedPair& session) { return session.is_over(); });
     }));
