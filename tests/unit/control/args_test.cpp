@@ -47,5 +47,24 @@ TEST(Args, a_flag_is_a_boolean) {
     EXPECT_FALSE(flag(kArgs, "number"));
 }
 
+TEST(Args, an_optional_number_is_whole_and_not_negative) {
+    const boost::json::object args = {
+        {"n", 7}, {"null", nullptr}, {"minus", -1}, {"half", 0.5}, {"text", "7"}};
+    EXPECT_EQ(optional_number(args, "n").value(), 7U);
+    EXPECT_EQ(optional_number(args, "missing").value(), std::nullopt);
+    EXPECT_EQ(optional_number(args, "null").value(), std::nullopt);
+    for (const char* wrong : {"minus", "half", "text"})
+        EXPECT_FALSE(optional_number(args, wrong)) << wrong;
+}
+
+TEST(Args, the_first_error_is_that_of_the_first_result_that_failed) {
+    const Result<int> good = 1;
+    const Result<bool> bad = fail(ErrorCode::kInvalid, "first");
+    const Result<int> worse = fail(ErrorCode::kInvalid, "second");
+    EXPECT_EQ(first_error(good), nullptr);
+    ASSERT_NE(first_error(good, bad, worse), nullptr);
+    EXPECT_EQ(first_error(good, bad, worse)->message(), "first");
+}
+
 } // namespace
 } // namespace tapgate::control

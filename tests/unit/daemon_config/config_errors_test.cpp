@@ -89,6 +89,8 @@ constexpr BadConfig kBadConfigs[] = {
      "'-' and '_', at most 63 in all"},
     {"[groups]\nany = [\"10.0.0.0/8\"]\n",
      "2:1: groups: 'any' cannot name a group; the word has a meaning of its own in rules"},
+    {"[policy.p]\nfile = \"p\"\nwatch = \"yes\"\n",
+     "3:9: policy: p: watch: a string where true or false is expected"},
     {"[guest]\nname = \"a\"\n", "1:1: guest: a table where [[guest]], in double brackets, is expected"},
     {"[policy.p]\nfile = \"p\"\n[[guest]]\ninterface = \"tap0\"\naddresses = [\"192.0.2.2\"]\npolicy = "
      "\"p\"\n",

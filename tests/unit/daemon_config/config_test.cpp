@@ -112,6 +112,7 @@ policy = "web"
 
 [policy.web]
 file = "policies/web.toml"
+watch = true
 
 [policy.abs]
 file = "/srv/abs.json"
@@ -158,7 +159,9 @@ file = "/srv/abs.json"
     ASSERT_EQ(config.policies.size(), 2U);
     EXPECT_EQ(config.policies[0].name, "abs");
     EXPECT_EQ(config.policies[0].file, "/srv/abs.json");
+    EXPECT_FALSE(config.policies[0].watch);
     EXPECT_EQ(config.policies[1].file, "/etc/tapgate/policies/web.toml");
+    EXPECT_TRUE(config.policies[1].watch);
 }
 
 TEST(Config, policy_files_are_relative_to_the_configuration) {
