@@ -174,7 +174,8 @@ TEST(Output, policy_show_of_one) {
     EXPECT_EQ(shown("policy show",
                     R"({"policies":[{"name":"web","file":"/etc/web.toml","generation":4,"rules":2,
                         "default_egress":"deny","default_ingress":"deny","loaded_at":"2026-01-02T03:04:05Z",
-                        "guests":[],"policy":{"default_egress":"deny","default_ingress":"deny","rules":[
+                        "guests":[],"origin":"watch","watched":true,
+                        "watch_error":"/etc/web.toml:1:1: broken","policy":{"default_egress":"deny","default_ingress":"deny","rules":[
                           {"direction":"egress","destination":{"domain":"a.test"},"protocols":["tcp"],
                            "ports":[{"start":443,"end":443}],"action":"allow"},
                           {"direction":"egress","destination":"any","action":"deny"}]}}]})",
@@ -184,9 +185,12 @@ name             web
 file             /etc/web.toml
 generation       4
 loaded           2026-01-02T03:04:05Z
+loaded by        watch
+watched          true
 default egress   deny
 default ingress  deny
 guests           -
+file not loaded: /etc/web.toml:1:1: broken
 rules:
   RULE  TEXT
   1     allow@a.test:tcp:443
@@ -197,33 +201,78 @@ rules:
 TEST(Output, policy_load) {
     const TempDir dir;
     const std::string file = dir.write("p.toml", "");
-    EXPECT_EQ(
-        shown("policy load",
-              R"({"policy":{"name":"web","rules":7,"default_egress":"deny","generation":5},"dry_run":false})",
-              {"policy", "load", "web", file}),
-        "\npolicy web: 7 rules, default egress deny, loaded as generation 5\n");
-    EXPECT_EQ(
-        shown("policy load",
-              R"({"policy":{"name":"web","rules":7,"default_egress":"deny","generation":5},"dry_run":true})",
-              {"policy", "load", "web", file, "--dry-run"}),
-        "\npolicy web: 7 rules, default egress deny, not loaded, would be generation 5\n");
+    EXPECT_EQ(shown("policy load",
+                    R"({"policy":{"name":"web","rules":7,"default_egress":"deny","generation":5},
+                        "dry_run":false,"took_ms":3,
+                        "live_flows":{"order":"cut","allowed":2,"cut":0,"draining":0,"kept":0,"denied":0,
+                                      "flows":[]}})",
+                    {"policy", "load", "web", file}),
+              R"(
+policy web: 7 rules, default egress deny, loaded as generation 5, in 3 ms
+live flows: 2 still allowed, 0 cut, 0 draining, 0 kept
+)");
+    EXPECT_EQ(shown("policy load",
+                    R"({"policy":{"name":"web","rules":7,"default_egress":"deny","generation":5},
+                        "dry_run":true,"took_ms":3,
+                        "live_flows":{"order":"drain","allowed":0,"cut":0,"draining":3,"kept":0,"denied":3,
+                          "flows":[{"fate":"drain","id":9,"guest":"vm1","source":"192.0.2.2:4",
+                                    "destination":"203.0.113.1:443","name":"a.test","rule":"deny@a.test",
+                                    "rule_number":2,"rule_line":4,"basis":"rule"},
+                                   {"fate":"drain","id":10,"guest":"vm1","source":"192.0.2.2:5",
+                                    "destination":"203.0.113.2:443","name":"","rule":"","rule_number":0,
+                                    "rule_line":0,"basis":"default"}]}})",
+                    {"policy", "load", "web", file, "--dry-run", "--live", "drain=10s"}),
+              R"(
+policy web: 7 rules, default egress deny, not loaded, would be generation 5, in 3 ms
+live flows: 0 would be allowed, 0 cut, 3 draining, 0 kept
+  FATE   ID  GUEST  SOURCE       DESTINATION      NAME    DENIED BY
+  drain  9   vm1    192.0.2.2:4  203.0.113.1:443  a.test  deny@a.test (line 4)
+  drain  10  vm1    192.0.2.2:5  203.0.113.2:443  -       default
+  and 1 more
+)");
+}
+
+TEST(Output, policy_history) {
+    EXPECT_EQ(shown("policy history",
+                    R"({"policies":[{"name":"web","generations":[
+                        {"generation":7,"loaded_at":"T2","rules":2,"origin":"rollback","by":"ann","file":"/a"},
+                        {"generation":4,"loaded_at":"T1","rules":1,"origin":"start","by":"","file":"/b"}]}]})",
+                    {"policy", "history", "web"}),
+              R"(
+POLICY  GEN  LOADED  RULES  ORIGIN    BY   FILE
+web     7    T2      2      rollback  ann  /a
+web     4    T1      1      start     -    /b
+)");
+    EXPECT_EQ(shown("policy history", R"({"policies":[]})", {"policy", "history"}), "\nno policies\n");
+}
+
+TEST(Output, policy_rollback) {
+    EXPECT_EQ(shown("policy rollback",
+                    R"({"policy":{"name":"web","rules":1,"default_egress":"deny","generation":8},
+                        "dry_run":false,"took_ms":1,"rolled_back_to":4,
+                        "live_flows":{"allowed":1,"cut":0,"draining":0,"kept":0,"denied":0,"flows":[]}})",
+                    {"policy", "rollback", "web", "--to", "4"}),
+              R"(
+policy web: 1 rules, default egress deny, loaded as generation 8, in 1 ms
+live flows: 1 still allowed, 0 cut, 0 draining, 0 kept
+)");
 }
 
 TEST(Output, flow_show) {
     EXPECT_EQ(
         shown("flow show",
               R"({"flows":[{"id":1,"guest":"vm1","source":"192.0.2.2:40000","destination":"203.0.113.1:443",
-                        "state":"relay","name":"a.test","name_source":"sni","verdict":"allow",
+                        "state":"drain","name":"a.test","name_source":"sni","verdict":"allow",
                         "rule":"allow@a.test:tcp:443","splice":"uring","bytes_up":1536,"bytes_down":10485760,
-                        "age_seconds":61},
+                        "age_seconds":61,"generation":4,"drain_ms":12900},
                        {"id":2,"guest":"vm1","source":"[2001:db8::2]:40001","destination":"[2001:db8:3::1]:22",
                         "state":"peek","name":"","name_source":"","verdict":"","rule":"","splice":"","bytes_up":0,
                         "bytes_down":0,"age_seconds":0}]})",
               {"flow", "show"}),
         R"(
-ID  GUEST  STATE  SOURCE               DESTINATION         NAME    BY   SPLICE  UP    DOWN  AGE    VERDICT  RULE
-1   vm1    relay  192.0.2.2:40000      203.0.113.1:443     a.test  sni  uring   1.5K  10M   1m01s  allow    allow@a.test:tcp:443
-2   vm1    peek   [2001:db8::2]:40001  [2001:db8:3::1]:22  -       -    -       0     0     0s     -        -
+ID  GUEST  STATE      SOURCE               DESTINATION         NAME    BY   SPLICE  UP    DOWN  AGE    VERDICT  GEN  RULE
+1   vm1    drain 12s  192.0.2.2:40000      203.0.113.1:443     a.test  sni  uring   1.5K  10M   1m01s  allow    4    allow@a.test:tcp:443
+2   vm1    peek       [2001:db8::2]:40001  [2001:db8:3::1]:22  -       -    -       0     0     0s     -        -    -
 )");
 }
 
@@ -258,7 +307,7 @@ TEST(Output, event_monitor) {
             .as_object(),
         json::parse(R"({"time":"T4","type":"flow-end","guest":"vm1","source":"192.0.2.2:6",
                         "destination":"203.0.113.1:443","name":"a.test","bytes_up":2048,"bytes_down":1,
-                        "duration_ms":12,"how":"finished","who":"guest"})")
+                        "duration_ms":12,"how":"policy","who":"daemon","reason":"cut by policy web generation 4: default"})")
             .as_object(),
         json::parse(R"({"time":"T5","type":"policy","guest":"","what":"loaded","policy":"web"})").as_object(),
         json::parse(R"({"type":"lost","count":3})").as_object(),
@@ -267,7 +316,7 @@ TEST(Output, event_monitor) {
 T1  vm1       verdict   deny 192.0.2.2:4 -> 203.0.113.1:443 name a.test (sni) rule - (default)
 T2  vm1       drop      udp 192.0.2.2:5 -> 203.0.113.1:123: UDP other than DNS
 T3  vm1       dns       deny A b.test rule - (dns-policy)
-T4  vm1       flow-end  finished by guest 192.0.2.2:6 -> 203.0.113.1:443 name a.test up 2.0K down 1 after 12 ms
+T4  vm1       flow-end  policy by daemon 192.0.2.2:6 -> 203.0.113.1:443 name a.test up 2.0K down 1 after 12 ms, cut by policy web generation 4: default
 T5  -         policy    what loaded, policy web
 -- 3 events lost: this reader is too slow --
 )");

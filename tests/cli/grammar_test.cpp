@@ -25,7 +25,7 @@ TEST(Commands, each_has_a_unique_name_a_summary_and_something_to_run) {
         EXPECT_FALSE(entry.summary.ends_with('.')) << entry.name;
         EXPECT_NE(entry.run, nullptr);
     }
-    EXPECT_EQ(seen.size(), 14U);
+    EXPECT_EQ(seen.size(), 17U);
 }
 
 TEST(Commands, those_of_one_object_stand_together) {
@@ -69,7 +69,7 @@ TEST(Commands, help_mentions_every_command_option_and_argument) {
 TEST(Commands, a_usage_line_shows_what_may_be_left_out) {
     EXPECT_EQ(usage_line(command("guest", "add")), "guest add NAME --interface IF --address ADDRESS... "
                                                    "[--gateway ADDRESS...] [--mac MAC] --policy POLICY");
-    EXPECT_EQ(usage_line(command("policy", "load")), "policy load NAME FILE [--dry-run]");
+    EXPECT_EQ(usage_line(command("policy", "load")), "policy load NAME FILE [--dry-run] [--live WHAT]");
     EXPECT_EQ(usage_line(command("guest", "show")), "guest show [NAME]");
 }
 

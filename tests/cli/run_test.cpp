@@ -58,7 +58,7 @@ TEST(Run, mistakes_in_usage_exit_with_2_and_say_so_on_standard_error) {
     check({"policy", "test", "cases.jsonl", "--engine", "kernel"},
           "--engine 'kernel' is not available; the engine is: user");
     check({"policy", "explain", "p.toml"},
-          "say what to explain: a connection with --dst ADDRESS:PORT, or a DNS "
+          "say what to explain: a connection with --dst ADDRESS:PORT, a live one with --flow ID, or a DNS "
           "question with --query NAME");
     EXPECT_EQ(run_cli({"nonsense", "show"}).exit_code, 2);
 }

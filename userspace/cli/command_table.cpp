@@ -6,6 +6,11 @@ namespace tapgate::cli {
 
 const std::vector<Command>& commands() {
     static const Option kGuestFilter{"--guest", "GUEST", "only this guest's"};
+    static const Option kDryRun{"--dry-run", "",
+                                "check and list the live flows it would touch; change nothing"};
+    static const Option kLive{"--live", "WHAT",
+                              "what becomes of live flows it denies: cut, drain=30s or keep (default: as the "
+                              "policy says)"};
     static const std::vector<Command> table = {
         {"status", "show", "Show the daemon's state and what was dropped", {}, {}, status_show},
 
@@ -30,10 +35,22 @@ const std::vector<Command>& commands() {
          policy_show},
         {"policy",
          "load",
-         "Check a policy file and swap it in for new flows",
+         "Check a policy file and swap it in, for new flows and live ones",
          {{"NAME"}, {"FILE"}},
-         {{"--dry-run", "", "check only; change nothing"}},
+         {kDryRun, kLive},
          policy_load},
+        {"policy",
+         "history",
+         "List the generations of policies that can be gone back to",
+         {{"NAME", false}},
+         {},
+         policy_history},
+        {"policy",
+         "rollback",
+         "Swap an earlier generation of a policy in again, as a new one",
+         {{"NAME"}},
+         {{"--to", "GENERATION", "which (default: the one before the current)"}, kDryRun, kLive},
+         policy_rollback},
         {"policy",
          "check",
          "Check a policy file and list rules without effect, without the daemon",
@@ -54,9 +71,10 @@ const std::vector<Command>& commands() {
           {"--proto", "PROTOCOL", "tcp (default), udp, icmpv4 or icmpv6; for --query udp (default) or tcp"},
           {"--sni", "NAME", "the server name in its TLS hello"},
           {"--host", "NAME", "the Host of its HTTP request"},
-          {"--kind", "KIND", "its first flight: tls, tls-no-sni, tls-bad, http or plain"},
+          {"--kind", "KIND", "its first flight: tls, tls-no-sni, tls-bad, http, http-bad or plain"},
           {"--bind", "NAME=ADDRESS", "a binding the guest holds", false, true},
           {"--guest", "GUEST", "use this guest's live bindings and gateways"},
+          {"--flow", "ID", "a live connection of `flow show`, with what it was admitted on"},
           {"--query", "NAME", "a DNS question instead of a connection"}},
          policy_explain},
         {"policy",

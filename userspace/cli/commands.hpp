@@ -14,13 +14,15 @@ int guest_add(Console& console, const Arguments& arguments);
 int guest_del(Console& console, const Arguments& arguments);
 int policy_show(Console& console, const Arguments& arguments);
 int policy_load(Console& console, const Arguments& arguments);
+int policy_history(Console& console, const Arguments& arguments);
+int policy_rollback(Console& console, const Arguments& arguments);
 int flow_show(Console& console, const Arguments& arguments);
 int dns_show(Console& console, const Arguments& arguments);
 int dns_flush(Console& console, const Arguments& arguments);
 int event_monitor(Console& console, const Arguments& arguments);
 
 // Worked out here, with the policy library (policy_commands.cpp, explain_command.cpp). `policy explain` asks
-// the daemon for a policy it has loaded, and for the bindings of a guest.
+// the daemon for a policy it has loaded, for the bindings of a guest, and for a live flow.
 int policy_check(Console& console, const Arguments& arguments);
 int policy_diff(Console& console, const Arguments& arguments);
 int policy_test(Console& console, const Arguments& arguments);

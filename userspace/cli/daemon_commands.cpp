@@ -3,11 +3,13 @@
 #include "cli/files.hpp"
 #include "cli/render.hpp"
 #include "cli/reply.hpp"
+#include "cli/units.hpp"
 #include "control/client.hpp"
 #include "control/protocol.hpp"
 
 #include <fmt/format.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <functional>
 
@@ -38,6 +40,22 @@ int ask(Console& console, std::string_view command, const json::object& args, co
 void pass(const Arguments& arguments, std::string_view name, std::string_view key, json::object& args) {
     if (arguments.has(name))
         args[{key.data(), key.size()}] = arguments.get(name);
+}
+
+/// Who asks, for the history: the user behind sudo.
+std::string caller() {
+    const char* user = std::getenv("SUDO_USER");
+    return user == nullptr ? "root" : user;
+}
+
+/// What every command that swaps a policy has in common.
+json::object load_arguments(const Arguments& arguments) {
+    json::object args;
+    pass(arguments, "NAME", "name", args);
+    args["dry_run"] = arguments.has("--dry-run");
+    pass(arguments, "--live", "live", args);
+    args["by"] = caller();
+    return args;
 }
 
 json::array strings(const std::vector<std::string>& texts) {
@@ -98,22 +116,28 @@ int policy_load(Console& console, const Arguments& arguments) {
     auto text = read_file(file, control::kMaxRequestBytes);
     if (!text)
         return console.failed(text.error());
-    json::object args;
-    pass(arguments, "NAME", "name", args);
+    json::object args = load_arguments(arguments);
     // The daemon has another working directory.
     args["file"] = file == "-" ? file : std::filesystem::absolute(file).lexically_normal().string();
     args["text"] = std::move(*text);
-    args["dry_run"] = arguments.has("--dry-run");
-    return ask(console, "policy load", args, [](const json::object& reply) {
-        const json::value* found = reply.if_contains("policy");
-        if (found == nullptr)
-            return std::string();
-        const json::object& policy = as_object(*found);
-        return fmt::format("policy {}: {} rules, default egress {}, {} generation {}\n", cell(policy, "name"),
-                           cell(policy, "rules"), cell(policy, "default_egress"),
-                           cell(reply, "dry_run") == "true" ? "not loaded, would be" : "loaded as",
-                           cell(policy, "generation"));
-    });
+    return ask(console, "policy load", args, render_load);
+}
+
+int policy_rollback(Console& console, const Arguments& arguments) {
+    json::object args = load_arguments(arguments);
+    if (arguments.has("--to")) {
+        const auto generation = read_number("--to", arguments.get("--to"));
+        if (!generation)
+            return console.usage(generation.error().message(), "policy rollback");
+        args["to"] = *generation;
+    }
+    return ask(console, "policy rollback", args, render_load);
+}
+
+int policy_history(Console& console, const Arguments& arguments) {
+    json::object args;
+    pass(arguments, "NAME", "name", args);
+    return ask(console, "policy history", args, render_history);
 }
 
 int flow_show(Console& console, const Arguments& arguments) {

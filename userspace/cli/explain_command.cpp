@@ -4,9 +4,11 @@
 #include "cli/files.hpp"
 #include "cli/reply.hpp"
 #include "cli/table.hpp"
+#include "cli/units.hpp"
 #include "control/client.hpp"
 #include "policy/compile.hpp"
 #include "policy/decide.hpp"
+#include "policy/decide_words.hpp"
 #include "policy/parse.hpp"
 #include "policy/words.hpp"
 
@@ -33,14 +35,6 @@ constexpr policy::Words<policy::Protocol, 4> kProtocols = {{
     {"udp", policy::Protocol::kUdp},
     {"icmpv4", policy::Protocol::kIcmpV4},
     {"icmpv6", policy::Protocol::kIcmpV6},
-}};
-
-constexpr policy::Words<policy::FirstFlightKind, 5> kKinds = {{
-    {"tls", policy::FirstFlightKind::kTls},
-    {"tls-no-sni", policy::FirstFlightKind::kTlsNoSni},
-    {"tls-bad", policy::FirstFlightKind::kTlsBad},
-    {"http", policy::FirstFlightKind::kHttp},
-    {"plain", policy::FirstFlightKind::kPlain},
 }};
 
 std::unexpected<Error> invalid(std::string message) {
@@ -80,7 +74,7 @@ Result<std::optional<policy::FirstFlight>> read_flight(const Arguments& argument
     policy::FirstFlight flight;
     flight.kind = sni ? policy::FirstFlightKind::kTls : policy::FirstFlightKind::kHttp;
     if (arguments.has("--kind")) {
-        const auto kind = policy::find_word("kind", arguments.get("--kind"), kKinds);
+        const auto kind = policy::find_word("kind", arguments.get("--kind"), policy::kFirstFlightKindWords);
         if (!kind)
             return fail(kind.error());
         if ((sni || host) && *kind != flight.kind)
@@ -173,6 +167,65 @@ Result<FlowQuestion> read_flow(const Arguments& arguments, const std::string& so
     return question;
 }
 
+/// The first flight of a live flow's facts; nothing if nobody has looked at it.
+std::optional<policy::FirstFlight> flight_of(const json::object& facts) {
+    const json::object& shown = member(facts, "first_flight");
+    if (shown.empty())
+        return std::nullopt;
+    policy::FirstFlight flight;
+    if (const auto kind = policy::find_word("kind", text(shown, "kind"), policy::kFirstFlightKindWords))
+        flight.kind = *kind;
+    if (auto name = policy::Name::from_wire(text(shown, "name")))
+        flight.name = std::move(*name);
+    flight.literal = IpAddress::parse(text(shown, "literal"));
+    flight.ech = cell(shown, "ech") == "true";
+    return flight;
+}
+
+/// What the daemon admitted a live flow on.
+Result<FlowQuestion> read_live_flow(const std::string& socket, std::uint64_t id) {
+    auto client = control::Client::connect(socket);
+    if (!client)
+        return fail(client.error());
+    json::object args;
+    args["id"] = id;
+    const auto shown = client->call("flow show", args);
+    if (!shown)
+        return fail(shown.error());
+    const json::array& flows = list(*shown, "flows");
+    const auto incomplete = [] {
+        return fail(ErrorCode::kUnsupported, "the daemon did not send what the flow was admitted on");
+    };
+    if (flows.empty())
+        return incomplete();
+    const json::object& facts = member(as_object(flows.front()), "facts");
+    const auto destination = Endpoint::parse(text(facts, "destination"));
+    if (!destination)
+        return incomplete();
+    FlowQuestion question;
+    question.destination = *destination;
+    question.flight = flight_of(facts);
+    for (const json::value& value : list(facts, "bound"))
+        if (const auto* string = value.if_string())
+            if (auto name = policy::Name::from_wire(*string))
+                question.bound.push_back({std::move(*name), {}});
+    for (const json::value& value : list(facts, "host_addresses"))
+        if (const auto* string = value.if_string())
+            if (const auto address = IpAddress::parse(*string))
+                question.host_addresses.push_back(*address);
+    return question;
+}
+
+/// The connection that the options describe or name.
+Result<FlowQuestion> read_question(const Arguments& arguments, const std::string& socket) {
+    if (!arguments.has("--flow"))
+        return read_flow(arguments, socket);
+    const auto id = read_number("--flow", arguments.get("--flow"));
+    if (!id)
+        return fail(id.error());
+    return read_live_flow(socket, *id);
+}
+
 /// A word with a slash or a policy file's extension, or the name of a file here, is a FILE; else it is the
 /// NAME of a policy that the daemon has.
 bool names_file(const std::string& word) {
@@ -253,10 +306,11 @@ std::string explanation_text(const policy::CompiledPolicy& compiled, const polic
 } // namespace
 
 int policy_explain(Console& console, const Arguments& arguments) {
-    if (arguments.has("--dst") == arguments.has("--query"))
+    const int subjects = arguments.has("--dst") + arguments.has("--query") + arguments.has("--flow");
+    if (subjects != 1)
         return console.usage(
-            "say what to explain: a connection with --dst ADDRESS:PORT, or a DNS question with "
-            "--query NAME",
+            "say what to explain: a connection with --dst ADDRESS:PORT, a live one with --flow ID, or a DNS "
+            "question with --query NAME",
             "policy explain");
     const std::string word = arguments.get("FILE|NAME");
     auto parsed = load_policy(word, console.socket);
@@ -276,7 +330,7 @@ int policy_explain(Console& console, const Arguments& arguments) {
             return console.failed(transport.error());
         explanation = policy::explain_query(**compiled, *name, *transport);
     } else {
-        const auto question = read_flow(arguments, console.socket);
+        const auto question = read_question(arguments, console.socket);
         if (!question)
             return console.failed(question.error());
         policy::FlowFacts facts;

@@ -78,6 +78,22 @@ std::int64_t drop_total(const json::object& object) {
     return total;
 }
 
+/// The rule, with its line in the policy's file, or the other ground on which something was decided.
+std::string denier(const json::object& object) {
+    if (number(object, "rule_number") == 0)
+        return cell(object, "basis");
+    return fmt::format("{} (line {})", cell(object, "rule"), cell(object, "rule_line"));
+}
+
+/// "relay"; of a flow that a newer policy denies "drain 12s" or "relay (denied)".
+std::string flow_state(const json::object& flow) {
+    const std::string state = cell(flow, "state");
+    if (cell(flow, "drain_ms") != "-")
+        return fmt::format("{} {}", state,
+                           format_duration(std::chrono::seconds(number(flow, "drain_ms") / 1000)));
+    return cell(flow, "denied_by") == "-" ? state : state + " (denied)";
+}
+
 /// The rules of a policy in their one-line form. The reply carries the policy as JSON; the library reads it.
 std::string rules(const json::object& policy_json) {
     const auto policy = policy::parse_json(json::serialize(policy_json), "policy");
@@ -169,19 +185,65 @@ std::string render_policy(const json::object& policy) {
                                       {"file", "file"},
                                       {"generation", "generation"},
                                       {"loaded", "loaded_at"},
+                                      {"loaded by", "origin"},
+                                      {"watched", "watched"},
                                       {"default egress", "default_egress"},
                                       {"default ingress", "default_ingress"},
                                       {"guests", "guests"}});
+    if (const std::string error = cell(policy, "watch_error"); error != "-")
+        text += fmt::format("file not loaded: {}\n", error);
     if (const json::value* whole = policy.if_contains("policy"); whole != nullptr && whole->is_object())
         text += rules(whole->as_object());
     return text;
+}
+
+std::string render_load(const json::object& reply) {
+    static constexpr Column kColumns[] = {
+        {"FATE", [](const json::object& row) { return cell(row, "fate"); }},
+        {"ID", [](const json::object& row) { return cell(row, "id"); }},
+        {"GUEST", [](const json::object& row) { return cell(row, "guest"); }},
+        {"SOURCE", [](const json::object& row) { return cell(row, "source"); }},
+        {"DESTINATION", [](const json::object& row) { return cell(row, "destination"); }},
+        {"NAME", [](const json::object& row) { return cell(row, "name"); }},
+        {"DENIED BY", [](const json::object& row) { return denier(row); }},
+    };
+    const json::object& policy = member(reply, "policy");
+    const json::object& live = member(reply, "live_flows");
+    const bool dry_run = cell(reply, "dry_run") == "true";
+    std::string text = fmt::format(
+        "policy {}: {} rules, default egress {}, {} generation {}, in {} ms\n", cell(policy, "name"),
+        cell(policy, "rules"), cell(policy, "default_egress"), dry_run ? "not loaded, would be" : "loaded as",
+        cell(policy, "generation"), cell(reply, "took_ms"));
+    text += fmt::format("live flows: {} {} allowed, {} cut, {} draining, {} kept\n", cell(live, "allowed"),
+                        dry_run ? "would be" : "still", cell(live, "cut"), cell(live, "draining"),
+                        cell(live, "kept"));
+    const json::array& flows = list(live, "flows");
+    if (flows.empty())
+        return text;
+    text += columns(flows, kColumns, "  ");
+    if (const auto more = number(live, "denied") - static_cast<std::int64_t>(flows.size()); more > 0)
+        text += fmt::format("  and {} more\n", more);
+    return text;
+}
+
+std::string render_history(const json::object& reply) {
+    Table table({"POLICY", "GEN", "LOADED", "RULES", "ORIGIN", "BY", "FILE"});
+    for (const json::value& value : list(reply, "policies")) {
+        const json::object& policy = as_object(value);
+        for (const json::value& entry : list(policy, "generations")) {
+            const json::object& row = as_object(entry);
+            table.add({cell(policy, "name"), cell(row, "generation"), cell(row, "loaded_at"),
+                       cell(row, "rules"), cell(row, "origin"), cell(row, "by"), cell(row, "file")});
+        }
+    }
+    return list(reply, "policies").empty() ? "no policies\n" : table.text();
 }
 
 std::string render_flows(const json::object& reply) {
     static constexpr Column kColumns[] = {
         {"ID", [](const json::object& row) { return cell(row, "id"); }},
         {"GUEST", [](const json::object& row) { return cell(row, "guest"); }},
-        {"STATE", [](const json::object& row) { return cell(row, "state"); }},
+        {"STATE", flow_state},
         {"SOURCE", [](const json::object& row) { return cell(row, "source"); }},
         {"DESTINATION", [](const json::object& row) { return cell(row, "destination"); }},
         {"NAME", [](const json::object& row) { return cell(row, "name"); }},
@@ -191,6 +253,7 @@ std::string render_flows(const json::object& reply) {
         {"DOWN", [](const json::object& row) { return bytes_cell(row, "bytes_down"); }},
         {"AGE", [](const json::object& row) { return duration_cell(row, "age_seconds"); }},
         {"VERDICT", [](const json::object& row) { return cell(row, "verdict"); }},
+        {"GEN", [](const json::object& row) { return cell(row, "generation"); }},
         {"RULE", [](const json::object& row) { return cell(row, "rule"); }},
     };
     const json::array& flows = list(reply, "flows");
@@ -222,10 +285,11 @@ std::string render_event(const json::object& event) {
         what = fmt::format("{} {} {} rule {} ({})", cell(event, "verdict"), cell(event, "qtype"),
                            cell(event, "name"), cell(event, "rule"), cell(event, "reason"));
     else if (type == "flow-end")
-        what = fmt::format("{} by {} {} -> {} name {} up {} down {} after {} ms", cell(event, "how"),
+        what = fmt::format("{} by {} {} -> {} name {} up {} down {} after {} ms{}", cell(event, "how"),
                            cell(event, "who"), cell(event, "source"), cell(event, "destination"),
                            cell(event, "name"), bytes_cell(event, "bytes_up"),
-                           bytes_cell(event, "bytes_down"), cell(event, "duration_ms"));
+                           bytes_cell(event, "bytes_down"), cell(event, "duration_ms"),
+                           text(event, "reason").empty() ? "" : ", " + cell(event, "reason"));
     else if (type == "lost")
         return fmt::format("-- {} events lost: this reader is too slow --\n", cell(event, "count"));
     else

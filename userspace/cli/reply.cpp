@@ -70,4 +70,10 @@ const json::object& as_object(const json::value& value) {
     return object == nullptr ? none : *object;
 }
 
+const json::object& member(const json::object& object, std::string_view key) {
+    static const json::value none;
+    const json::value* value = find(object, key);
+    return as_object(value == nullptr ? none : *value);
+}
+
 } // namespace tapgate::cli

@@ -24,6 +24,9 @@ namespace tapgate::cli {
 /// The member's array; an empty one if it is none.
 [[nodiscard]] const boost::json::array& list(const boost::json::object& object, std::string_view key);
 
+/// The member's object, borrowed; an empty one if it is none.
+[[nodiscard]] const boost::json::object& member(const boost::json::object& object, std::string_view key);
+
 /// The value as an object, borrowed; an empty one if it is none.
 [[nodiscard]] const boost::json::object& as_object(const boost::json::value& value);
 

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/units.hpp"
 
+#include "base/log.hpp"
+
 #include <fmt/format.h>
 
-#include <string_view>
+#include <charconv>
 
 namespace tapgate::cli {
 
@@ -35,6 +37,14 @@ std::string format_bytes(std::uint64_t bytes) {
     // 9.95 would print as 10.0.
     return value < 9.95 ? fmt::format("{:.1f}{}", value, kUnits[unit])
                         : fmt::format("{:.0f}{}", value, kUnits[unit]);
+}
+
+Result<std::uint64_t> read_number(std::string_view option, std::string_view text) {
+    std::uint64_t number = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+    if (error != std::errc{} || end != text.data() + text.size())
+        return fail(ErrorCode::kInvalid, fmt::format("{} '{}' is not a number", option, printable(text, 80)));
+    return number;
 }
 
 } // namespace tapgate::cli

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "base/result.hpp"
+
 #include <chrono>
 #include <cstdint>
 #include <string>
+#include <string_view>
 
-// Quantities as people read them.
+// Quantities as people read and write them.
 namespace tapgate::cli {
 
 /// "42s", "5m10s", "3h02m", "4d03h"; two units at most.
@@ -13,5 +16,8 @@ namespace tapgate::cli {
 
 /// "512", "1.5K", "12M": powers of 1024, three digits at most.
 [[nodiscard]] std::string format_bytes(std::uint64_t bytes);
+
+/// The whole number from 0 that `text` is; the message of an error names `option`.
+Result<std::uint64_t> read_number(std::string_view option, std::string_view text);
 
 } // namespace tapgate::cli
