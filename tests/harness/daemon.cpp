@@ -38,7 +38,8 @@ std::string config_text(const DaemonConfig& config, const std::string& socket, c
         text +=
             fmt::format("[[guest]]\nname = \"{}\"\ninterface = \"{}\"\naddresses = {}\npolicy = \"main\"\n",
                         guest.name, guest.interface, quoted_list(guest.addresses));
-    return text + fmt::format("[policy.main]\nfile = \"{}\"\n", policy_file.string());
+    return text +
+           fmt::format("[policy.main]\nfile = \"{}\"\n{}\n", policy_file.string(), config.policy_options);
 }
 
 std::string program(std::string_view name) {
@@ -129,10 +130,12 @@ boost::json::object Daemon::ask(const std::vector<std::string>& words) const {
     return reply.exit_code == 0 ? std::move(reply.json) : boost::json::object{};
 }
 
-void Daemon::load_policy(const std::string& text) {
+boost::json::object Daemon::load_policy(const std::string& text, const std::vector<std::string>& options) {
     static std::atomic<unsigned> count{0};
     const auto file = write_scratch(dir_ / fmt::format("policy-{}.toml", ++count), text);
-    ask({"policy", "load", "main", file});
+    std::vector<std::string> words = {"policy", "load", "main", file};
+    words.insert(words.end(), options.begin(), options.end());
+    return ask(words);
 }
 
 boost::json::object Daemon::guest(std::string_view name) const {

@@ -28,6 +28,7 @@ struct GuestEntry {
 /// What a test wants of the configuration file. Strings named after tables are lines of TOML.
 struct DaemonConfig {
     std::string policy = policy_text({}); ///< of the one policy, "main"
+    std::string policy_options;           ///< of [policy.main], beside its file
     std::string daemon = "workers = 2";
     std::string dns = "upstreams = [\"203.0.113.53\", \"[2001:db8:3::53]:53\"]";
     std::string limits;
@@ -62,8 +63,8 @@ class Daemon {
     [[nodiscard]] Reply cli(const std::vector<std::string>& words) const;
     /// As cli() for commands that must succeed: a test failure and an empty object otherwise.
     boost::json::object ask(const std::vector<std::string>& words) const;
-    /// `policy load main`: new flows are judged by `text` when this returns.
-    void load_policy(const std::string& text);
+    /// `policy load main` with further `options`: `text` is in force when this returns. Its reply.
+    boost::json::object load_policy(const std::string& text, const std::vector<std::string>& options = {});
 
     /// Packets that `guest` had dropped for `reason`, a word of drop_reason.h.
     [[nodiscard]] std::uint64_t drops(std::string_view reason, std::string_view guest = "vm0") const;
@@ -83,6 +84,9 @@ class Daemon {
     [[nodiscard]] std::size_t resident_bytes() const;
 
     [[nodiscard]] const std::filesystem::path& config_file() const { return config_file_; }
+
+    /// The file of policy "main" that the configuration names.
+    [[nodiscard]] const std::filesystem::path& policy_file() const { return policy_file_; }
 
     [[nodiscard]] std::string pin_dir() const { return pin_dir_; }
 

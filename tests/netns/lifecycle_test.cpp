@@ -169,6 +169,42 @@ TEST_P(Lifecycle, a_guest_comes_and_goes_with_its_interface_without_disturbing_a
     }
 }
 
+TEST_P(Lifecycle, B38_the_next_guest_on_an_interface_and_address_inherits_nothing) {
+    DaemonConfig config = open_config();
+    config.guests = {{"vm-%i", "tap1*", Topology::guest_addresses(1)}};
+    World world(config, zone());
+    const TcpServer upstream(world.topology.internet(), server(), echo);
+    const Endpoint gateway{
+        IpAddress::parse(family().name == "IPv4" ? "192.0.2.17" : "2001:db8:1:1::1").value(), 53};
+    const auto attached_id = [&]() -> std::uint64_t {
+        const boost::json::object shown = world.daemon.guest("vm-tap1");
+        const bool attached = shown.contains("state") && shown.at("state").as_string() == "attached";
+        return attached ? shown.at("id").to_number<std::uint64_t>() : 0;
+    };
+
+    const NetNs& first = world.topology.add_guest(1).ns;
+    EXPECT_TRUE(wait_until([&] {
+        const auto reply = ask(first, gateway, "www.open.test", family().record, kShort);
+        return reply && reply->rcode == kNoError;
+    }));
+    const std::uint64_t first_id = attached_id();
+    auto stream = TcpStream::connect(first, server());
+    ASSERT_TRUE(stream.has_value());
+    stream->send("\x01ping");
+    EXPECT_EQ(stream->receive(5).bytes, "\x01ping");
+    EXPECT_FALSE(world.daemon.bindings("www.open.test").empty());
+
+    world.topology.remove_guest_link(1);
+    EXPECT_TRUE(wait_until([&] { return attached_id() == 0; }));
+    const NetNs& second = world.topology.add_guest(1).ns;
+    EXPECT_TRUE(wait_until([&] { return attached_id() != 0; }));
+    EXPECT_NE(attached_id(), first_id);
+    EXPECT_TRUE(world.daemon.bindings("www.open.test").empty());
+    EXPECT_TRUE(world.daemon.flows().empty());
+    EXPECT_PRED1(was_reset, exchange(second, server(), "\x01"));
+    EXPECT_EQ(upstream.accepted(), 1U);
+}
+
 TEST_P(Lifecycle, a_guest_added_by_command_works_and_one_removed_is_forgotten) {
     Topology topology(2);
     const Resolver resolver(topology.internet(), zone());
