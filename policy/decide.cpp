@@ -38,23 +38,32 @@ std::vector<RuleIndex> address_candidates(const CompiledPolicy& policy, const Fl
     return candidates;
 }
 
-Decision decide_flow(const CompiledPolicy& policy, const FlowFacts& facts, bool at_syn,
-                     const Name* wire_name) {
-    const FlowView view{facts, at_syn, wire_name,
-                        group_of(policy, facts.destination.address, facts.host_addresses),
-                        embedded_v4(facts.destination.address)};
+FlowView view_of(const CompiledPolicy& policy, const FlowFacts& facts, bool at_syn, const Name* wire_name) {
+    return {facts, at_syn, wire_name, group_of(policy, facts.destination.address, facts.host_addresses),
+            embedded_v4(facts.destination.address)};
+}
+
+/// All rules that can match the flow.
+std::vector<RuleIndex> flow_candidates(const CompiledPolicy& policy, const FlowView& view) {
     std::vector<RuleIndex> candidates = address_candidates(policy, view);
-    for (const BoundName& bound : facts.bound) {
+    for (const BoundName& bound : view.facts.bound) {
         policy.append_domain_rules(bound.name, candidates);
         for (const Name& alias : bound.aliases)
             policy.append_domain_rules(alias, candidates);
     }
-    if (wire_name != nullptr)
-        policy.append_domain_rules(*wire_name, candidates);
-    if (at_syn)
+    if (view.wire_name != nullptr)
+        policy.append_domain_rules(*view.wire_name, candidates);
+    if (view.at_syn)
         candidates.insert(candidates.end(), policy.first_domain_denials().begin(),
                           policy.first_domain_denials().end());
-    return walk(policy.policy(), std::move(candidates), default_action(policy.policy(), facts.direction),
+    return candidates;
+}
+
+Decision decide_flow(const CompiledPolicy& policy, const FlowFacts& facts, bool at_syn,
+                     const Name* wire_name) {
+    const FlowView view = view_of(policy, facts, at_syn, wire_name);
+    return walk(policy.policy(), flow_candidates(policy, view),
+                default_action(policy.policy(), facts.direction),
                 [&](const Rule& rule) { return match_flow(rule, view); });
 }
 
@@ -76,6 +85,19 @@ Decision decide_syn(const CompiledPolicy& policy, const FlowFacts& facts) {
     if (is_always_refused(facts.destination.address))
         return kRefused;
     return decide_flow(policy, facts, facts.protocol == Protocol::kTcp, nullptr);
+}
+
+std::optional<RuleIndex> rule_in_group(const CompiledPolicy& policy, const FlowFacts& facts,
+                                       std::size_t group) {
+    const FlowView view = view_of(policy, facts, facts.protocol == Protocol::kTcp, nullptr);
+    std::vector<RuleIndex> candidates = flow_candidates(policy, view);
+    std::ranges::sort(candidates);
+    const RuleGroup& range = policy.rule_groups().at(group);
+    const auto found = std::ranges::find_if(candidates, [&](RuleIndex index) {
+        return index >= range.first && index <= range.last &&
+               match_flow(policy.policy().rules[index], view).effect != Effect::kNone;
+    });
+    return found == candidates.end() ? std::nullopt : std::optional(*found);
 }
 
 Decision decide_first_flight(const CompiledPolicy& policy, const FlowFacts& facts,

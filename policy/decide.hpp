@@ -85,6 +85,11 @@ struct Decision {
 /// TCP there is no first flight and the result is never kDefer.
 [[nodiscard]] Decision decide_syn(const CompiledPolicy& policy, const FlowFacts& facts);
 
+/// The rule of group `group` (CompiledPolicy::rule_groups()) that the flow meets before it has a name: how a
+/// verdict made of groups names its rule. Empty if it meets none, as when a binding has ended since.
+[[nodiscard]] std::optional<RuleIndex> rule_in_group(const CompiledPolicy& policy, const FlowFacts& facts,
+                                                     std::size_t group);
+
 /// The verdict once the first flight was peeked; never kDefer.
 [[nodiscard]] Decision decide_first_flight(const CompiledPolicy& policy, const FlowFacts& facts,
                                            const FirstFlight& flight);

@@ -22,7 +22,6 @@ namespace {
 
 constexpr std::chrono::seconds kTick{1};
 constexpr std::size_t kMaxResolvConfBytes = 65536;
-constexpr std::uint64_t kFirstGeneration = 1;
 
 /// As many descriptors as we may have: each session takes two.
 void raise_descriptor_limit() {
@@ -88,7 +87,7 @@ Result<void> Daemon::start_parts() {
         return fail(datapath.error());
     datapath_ = std::move(*datapath);
     kernel_ = std::make_unique<KernelAdapter>(*datapath_);
-    policies_ = std::make_unique<PolicyStore>(kFirstGeneration, *kernel_);
+    policies_ = std::make_unique<PolicyStore>(datapath_->last_generation() + 1, *kernel_);
     if (const auto loaded = load_policies(*prepared); !loaded)
         return loaded;
 
@@ -200,9 +199,12 @@ Result<void> Daemon::attach_guests() {
         if (auto declared = guests_->declare(guest); !declared)
             return declared;
     }
-    for (const auto& worker : workers_)
-        worker->set_host_addresses(links_->host_addresses());
-    return guests_->reconcile(*links_);
+    if (auto shared = share_host_addresses(); !shared)
+        return shared;
+    if (auto attached = guests_->reconcile(*links_); !attached)
+        return attached;
+    datapath_->drop_unused_policies();
+    return {};
 }
 
 void Daemon::run() {
@@ -246,9 +248,17 @@ asio::awaitable<void> Daemon::follow_links() {
     }
 }
 
-void Daemon::apply_links() {
+Result<void> Daemon::share_host_addresses() {
     for (const auto& worker : workers_)
         worker->set_host_addresses(links_->host_addresses());
+    return datapath_->set_host_addresses(links_->host_addresses());
+}
+
+void Daemon::apply_links() {
+    // With too many addresses for the kernel's table the old ones stay in force there; the guests see nothing
+    // of it, the operator this line.
+    if (const auto shared = share_host_addresses(); !shared)
+        spdlog::error("{}", shared.error().message());
     // Each failure was logged with its guest, and is shown by `guest show`.
     static_cast<void>(guests_->reconcile(*links_));
 }
@@ -263,9 +273,35 @@ asio::awaitable<void> Daemon::follow_drops() {
             if (!control_->has_monitors())
                 return;
             const GuestRegistry::Attached* attached = guests_->find(event.guest);
-            publish(to_json(event, attached == nullptr ? "" : attached->guest.name));
+            if (attached == nullptr)
+                publish(to_json(event, "", {}));
+            else
+                publish(to_json(event, attached->guest.name, rule_of(event, *attached)));
         });
     }
+}
+
+proxy::DecidingRule Daemon::rule_of(const datapath::DropEvent& event,
+                                    const GuestRegistry::Attached& attached) {
+    const proxy::PolicyGeneration& policy = *attached.guest.policy;
+    // Of an older generation only the number is known by now.
+    if (!event.judgement.rule_group || event.judgement.generation != policy.generation)
+        return {};
+    proxy::SessionFacts facts;
+    facts.destination = event.flow.peer;
+    facts.host_addresses = links_->host_addresses();
+    facts.host_addresses.insert(facts.host_addresses.end(), attached.guest.gateways.begin(),
+                                attached.guest.gateways.end());
+    for (const std::string& text : kernel_->bound_names(event.guest, event.flow.peer.address)) {
+        if (auto name = policy::Name::from_wire(text))
+            facts.bound.push_back({std::move(*name), {}});
+    }
+    policy::FlowFacts flow = facts.flow();
+    flow.protocol = datapath::policy_protocol(event.protocol);
+    const auto rule = policy::rule_in_group(*policy.compiled, flow, *event.judgement.rule_group);
+    if (!rule)
+        return {};
+    return proxy::deciding_rule(*policy.compiled, {policy::Verdict::kDeny, policy::Basis::kRule, *rule});
 }
 
 asio::awaitable<void> Daemon::tick() {

@@ -79,6 +79,10 @@ class Daemon {
     boost::asio::awaitable<void> follow_drops();
     boost::asio::awaitable<void> tick();
     void apply_links();
+    Result<void> share_host_addresses();
+    /// The rule by which tap_ingress refused a packet; empty if it was none.
+    [[nodiscard]] proxy::DecidingRule rule_of(const datapath::DropEvent& event,
+                                              const GuestRegistry::Attached& attached);
     void refresh_upstreams();
 
     Config config_;

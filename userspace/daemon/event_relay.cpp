@@ -74,13 +74,20 @@ json::object to_json(const proxy::Event& event, std::chrono::system_clock::time_
     return std::visit([time](const auto& alternative) { return event_json(alternative, time); }, event);
 }
 
-json::object to_json(const datapath::DropEvent& event, std::string_view guest) {
+json::object to_json(const datapath::DropEvent& event, std::string_view guest,
+                     const proxy::DecidingRule& rule) {
     json::object object = head("drop", guest);
     object["reason"] = datapath::drop_reason_name(event.reason);
     object["text"] = datapath::drop_reason_text(event.reason);
     object["source"] = event.flow.guest.to_string();
     object["destination"] = event.flow.peer.to_string();
     object["protocol"] = event.protocol;
+    if (event.judgement.verdict != TG_VERDICT_NONE) {
+        const std::string_view verdict = policy::verdict_name(event.judgement.policy_verdict());
+        object["verdict"] = json::string_view(verdict.data(), verdict.size());
+        object["generation"] = event.judgement.generation;
+        put_rule(object, rule);
+    }
     return object;
 }
 

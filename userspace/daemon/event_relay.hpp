@@ -22,7 +22,9 @@ namespace tapgate::daemon {
 /// The events as `event monitor` prints them. `time`: when it happened.
 [[nodiscard]] boost::json::object to_json(const proxy::Event& event,
                                           std::chrono::system_clock::time_point time);
-[[nodiscard]] boost::json::object to_json(const datapath::DropEvent& event, std::string_view guest);
+/// `rule` is the one that denied, if the policy was asked and one did.
+[[nodiscard]] boost::json::object to_json(const datapath::DropEvent& event, std::string_view guest,
+                                          const proxy::DecidingRule& rule);
 /// A guest that was attached or detached, or a policy that was loaded.
 [[nodiscard]] boost::json::object change_event(std::string_view type, std::string_view guest,
                                                std::string_view what);

@@ -115,6 +115,7 @@ Result<void> GuestRegistry::attach(const net::Link& link, const GuestConfig& con
     }
     datapath::GuestSpec spec;
     spec.ifindex = link.ifindex;
+    spec.policy = config.policy;
     spec.mac = config.mac;
     spec.addresses = config.addresses;
     spec.gateways = gateways;

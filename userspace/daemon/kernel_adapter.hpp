@@ -17,7 +17,9 @@ class KernelAdapter final : public proxy::KernelState, public PolicyInstaller {
         const auto pending = datapath_.take_pending({guest, destination});
         if (!pending)
             return std::nullopt;
-        return Pending{pending->guest, pending->ifindex};
+        const datapath::Judgement& judgement = pending->judgement;
+        return Pending{pending->guest, pending->ifindex, judgement.policy_verdict(), judgement.generation,
+                       judgement.rule_group};
     }
 
     std::vector<std::string> bound_names(proxy::GuestId guest, const IpAddress& address) override {
@@ -28,8 +30,9 @@ class KernelAdapter final : public proxy::KernelState, public PolicyInstaller {
         datapath_.count_drop(ifindex == 0 ? std::nullopt : std::optional(ifindex), reason_of(refusal));
     }
 
-    /// Nothing to install yet: the programs leave every verdict to the proxy.
-    Result<void> install(const proxy::PolicyGeneration& /*policy*/) override { return {}; }
+    Result<void> install(const proxy::PolicyGeneration& policy) override {
+        return datapath_.install_policy(policy.name, *policy.compiled, policy.generation);
+    }
 
   private:
     static tg_drop_reason reason_of(proxy::Refusal refusal) {

@@ -21,11 +21,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <mutex>
 #include <ranges>
+#include <set>
 #include <span>
 
 #include <net/if.h>
+#include <netinet/in.h>
 
 namespace tapgate::datapath {
 
@@ -82,7 +85,6 @@ Result<tg_guest> entry_of(const GuestSpec& spec) {
     entry.half_open_max = spec.caps.half_open;
     entry.dns_pending_max = spec.caps.dns_pending;
     entry.bindings_max = spec.caps.bindings;
-    entry.policy = spec.policy;
     if (spec.mac)
         std::ranges::copy(*spec.mac, entry.mac);
     entry.address_count = static_cast<std::uint8_t>(spec.addresses.size());
@@ -112,19 +114,24 @@ class KernelDatapath final : public Datapath {
         pins_.keep();
     }
 
-    Result<PolicySlot> take_policy_slot() override {
-        const std::lock_guard lock(mutex_);
-        return policies_.take_slot();
-    }
-
-    Result<void> install_policy(PolicySlot slot, const policy::CompiledPolicy& policy,
+    Result<void> install_policy(const std::string& name, const policy::CompiledPolicy& policy,
                                 std::uint64_t generation) override {
         const auto image =
             build_policy_image(policy::build_tables(policy), generation, programs_->hash_key());
         if (!image)
             return fail(image.error());
         const std::lock_guard lock(mutex_);
-        return policies_.install(slot, *image);
+        if (const auto known = policy_slots_.find(name); known != policy_slots_.end())
+            return policies_.install(known->second, *image);
+        const auto slot = policies_.take_slot();
+        if (!slot)
+            return fail(slot.error());
+        if (auto installed = policies_.install(*slot, *image); !installed) {
+            policies_.release(*slot);
+            return installed;
+        }
+        policy_slots_[name] = *slot;
+        return {};
     }
 
     void drop_unused_policies() override {
@@ -165,6 +172,10 @@ class KernelDatapath final : public Datapath {
 
         if (auto distinct = check_distinct(spec); !distinct)
             return fail(std::move(distinct).error());
+        const auto slot_of_policy = policy_slots_.find(spec.policy);
+        if (slot_of_policy == policy_slots_.end())
+            return fail(ErrorCode::kNotFound, fmt::format("there is no policy '{}'", spec.policy));
+        entry->policy = slot_of_policy->second;
 
         const auto before = guests_->find(spec.ifindex);
         const bool was_attached = attacher_.is_attached(spec.ifindex);
@@ -313,6 +324,7 @@ class KernelDatapath final : public Datapath {
     std::unique_ptr<Programs> programs_;
     std::unique_ptr<GuestTable> guests_;
     Policies policies_;
+    std::map<std::string, std::uint32_t> policy_slots_; // by the policy's name
     std::unique_ptr<Events> events_;
     Attacher attacher_;
     InFlight in_flight_;
@@ -322,6 +334,33 @@ class KernelDatapath final : public Datapath {
 };
 
 } // namespace
+
+std::uint8_t ip_protocol(policy::Protocol protocol) {
+    switch (protocol) {
+    case policy::Protocol::kTcp:
+        return IPPROTO_TCP;
+    case policy::Protocol::kUdp:
+        return IPPROTO_UDP;
+    case policy::Protocol::kIcmpV4:
+        return IPPROTO_ICMP;
+    case policy::Protocol::kIcmpV6:
+        return IPPROTO_ICMPV6;
+    }
+    return IPPROTO_RAW;
+}
+
+policy::Protocol policy_protocol(std::uint8_t ip_protocol) {
+    switch (ip_protocol) {
+    case IPPROTO_UDP:
+        return policy::Protocol::kUdp;
+    case IPPROTO_ICMP:
+        return policy::Protocol::kIcmpV4;
+    case IPPROTO_ICMPV6:
+        return policy::Protocol::kIcmpV6;
+    default:
+        return policy::Protocol::kTcp;
+    }
+}
 
 policy::Verdict Judgement::policy_verdict() const {
     switch (verdict) {

@@ -46,12 +46,10 @@ struct GuestCaps {
     std::uint32_t bindings = 8192;
 };
 
-/// A place for the generations of one policy. Guests refer to it, so any number of them share its memory.
-using PolicySlot = std::uint32_t;
-
 struct GuestSpec {
     unsigned ifindex = 0;
-    PolicySlot policy = 0;
+    /// Name of a policy that was installed. Guests of one policy share its memory in the kernel.
+    std::string policy;
     /// Empty: learned from the guest's first packet.
     std::optional<MacAddress> mac;
     std::vector<IpAddress> addresses;
@@ -105,6 +103,11 @@ struct DropEvent {
     Judgement judgement;
 };
 
+/// TCP, UDP and ICMP by their numbers in an IP header, and back. What is none of these is not judged by
+/// policies.
+[[nodiscard]] std::uint8_t ip_protocol(policy::Protocol protocol);
+[[nodiscard]] policy::Protocol policy_protocol(std::uint8_t ip_protocol);
+
 /// The stable word and the sentence of a drop reason (drop_reason.h).
 [[nodiscard]] std::string_view drop_reason_name(tg_drop_reason reason);
 [[nodiscard]] std::string_view drop_reason_text(tg_drop_reason reason);
@@ -132,13 +135,12 @@ class Datapath {
 
     virtual ~Datapath() = default;
 
-    /// Takes a place for a policy. What is not installed denies. kLimit.
-    virtual Result<PolicySlot> take_policy_slot() = 0;
-
-    /// Makes `policy` the generation in force in `slot`, for all guests that refer to it and in one step:
-    /// each verdict is of the old one or of the new one, and when this returns of the new one alone. On
-    /// failure (kLimit: too large for the kernel) nothing changes.
-    virtual Result<void> install_policy(PolicySlot slot, const policy::CompiledPolicy& policy,
+    /// Makes `policy` the generation in force under `name`, for all guests that have it and in one step: each
+    /// verdict is of the old one or of the new one, and when this returns of the new one alone. On failure
+    /// (kLimit: too large for the kernel, or too many policies) nothing changes.
+    ///
+    /// Guests that an earlier daemon left go on under what it installed until they are attached again.
+    virtual Result<void> install_policy(const std::string& name, const policy::CompiledPolicy& policy,
                                         std::uint64_t generation) = 0;
 
     /// Frees the policies that an earlier daemon left and that no guest refers to. To be called when the
@@ -156,7 +158,7 @@ class Datapath {
     /// interface that has our programs already, for a guest with the same addresses, keeps its guest id, and
     /// with it its bindings and its learned MAC: that is a restart, or a change of gateways, caps or MAC. Any
     /// other gets a new id and nothing of what its predecessor had. On failure an interface that had our
-    /// programs keeps them, and no other gets any. kNotFound: no such interface;
+    /// programs keeps them, and no other gets any. kNotFound: no such interface or policy;
     /// kExists: another guest has one of the addresses.
     virtual Result<GuestId> attach_guest(const GuestSpec& spec) = 0;
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "datapath/policy_image.hpp"
 
+#include "datapath/datapath.hpp"
 #include "datapath/name_id.hpp"
 
 #include <fmt/format.h>
@@ -10,28 +11,12 @@
 #include <cstring>
 #include <span>
 
-#include <netinet/in.h>
-
 namespace tapgate::datapath {
 
 namespace {
 
 // Buckets are filled to three quarters at most before there are twice as many.
 constexpr std::size_t kNamesPerBucket = TG_NAMES_PER_BUCKET * 3 / 4;
-
-std::uint8_t ip_protocol(policy::Protocol protocol) {
-    switch (protocol) {
-    case policy::Protocol::kTcp:
-        return IPPROTO_TCP;
-    case policy::Protocol::kUdp:
-        return IPPROTO_UDP;
-    case policy::Protocol::kIcmpV4:
-        return IPPROTO_ICMP;
-    case policy::Protocol::kIcmpV6:
-        return IPPROTO_ICMPV6;
-    }
-    return 0;
-}
 
 /// A half of an address as a number.
 std::uint64_t word_of(const IpAddress& address, std::size_t at) {

@@ -35,7 +35,7 @@ namespace {
 
 constexpr std::uint32_t kIfindex = 1; // loopback, which every namespace has
 constexpr GuestId kGuest = 1;
-constexpr PolicySlot kSlot = 0;
+constexpr std::uint32_t kSlot = 0;
 constexpr std::uint16_t kGuestPort = 40000;
 constexpr std::array<std::uint8_t, ETH_ALEN> kGuestMac = {2, 0, 0, 0, 0, 2};
 constexpr std::array<std::uint8_t, ETH_ALEN> kHostMac = {2, 0, 0, 0, 0, 1};
@@ -43,20 +43,6 @@ constexpr std::array<std::uint8_t, ETH_ALEN> kHostMac = {2, 0, 0, 0, 0, 1};
 /// The guest's addresses, from the blocks for benchmarks (RFC 2544, RFC 5180), so that no case is about them.
 IpAddress guest_address(bool v4) {
     return v4 ? IpAddress::from_v4(0xc6120002) : *IpAddress::parse("2001:2::2");
-}
-
-std::uint8_t protocol_number(policy::Protocol protocol) {
-    switch (protocol) {
-    case policy::Protocol::kTcp:
-        return IPPROTO_TCP;
-    case policy::Protocol::kUdp:
-        return IPPROTO_UDP;
-    case policy::Protocol::kIcmpV4:
-        return IPPROTO_ICMP;
-    case policy::Protocol::kIcmpV6:
-        return IPPROTO_ICMPV6;
-    }
-    return 0;
 }
 
 template <typename Header>
@@ -107,7 +93,7 @@ std::vector<std::uint8_t> first_packet(const policy::FlowFacts& facts) {
         ip.ihl = sizeof ip / 4;
         ip.tot_len = htons(static_cast<std::uint16_t>(sizeof ip + payload.size()));
         ip.ttl = IPDEFTTL;
-        ip.protocol = protocol_number(facts.protocol);
+        ip.protocol = ip_protocol(facts.protocol);
         ip.saddr = htonl(source.v4());
         ip.daddr = htonl(facts.destination.address.v4());
         append(packet, ip);
@@ -115,7 +101,7 @@ std::vector<std::uint8_t> first_packet(const policy::FlowFacts& facts) {
         ipv6hdr ip{};
         ip.version = 6;
         ip.payload_len = htons(static_cast<std::uint16_t>(payload.size()));
-        ip.nexthdr = protocol_number(facts.protocol);
+        ip.nexthdr = ip_protocol(facts.protocol);
         ip.hop_limit = IPDEFTTL;
         std::memcpy(&ip.saddr, source.bytes().data(), sizeof ip.saddr);
         std::memcpy(&ip.daddr, facts.destination.address.bytes().data(), sizeof ip.daddr);

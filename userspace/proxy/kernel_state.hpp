@@ -2,6 +2,7 @@
 #pragma once
 
 #include "base/ip.hpp"
+#include "policy/decide.hpp"
 
 #include <cstdint>
 #include <optional>
@@ -32,6 +33,11 @@ class KernelState {
     struct Pending {
         GuestId guest = 0;
         unsigned ifindex = 0;
+        /// What the kernel's generation of the policy said of the SYN: allow or defer.
+        policy::Verdict verdict = policy::Verdict::kDeny;
+        std::uint64_t generation = 0;
+        /// Position of the deciding group in CompiledPolicy::rule_groups(); empty for the default.
+        std::optional<std::size_t> rule_group;
     };
 
     KernelState() = default;

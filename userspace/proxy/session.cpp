@@ -115,7 +115,7 @@ bool Session::admit() {
     facts_.destination = endpoint_of(local);
 
     const auto pending = context_.kernel.take_pending(source_, facts_.destination);
-    if (!pending) {
+    if (!pending || pending->verdict == policy::Verdict::kDeny) {
         // Nobody but a guest whose SYN was seen on its tap may use the proxy.
         context_.kernel.count_refusal(0, Refusal::kNoPending);
         return false;
@@ -125,6 +125,7 @@ bool Session::admit() {
         context_.kernel.count_refusal(pending->ifindex, Refusal::kNoPending);
         return false; // detached since
     }
+    at_syn_ = *pending;
     policy_ = guest_->policy;
     ticket_ = CapTicket::take(guest_->counters, &GuestCounters::sessions, guest_->limits.sessions);
     if (!ticket_) {
@@ -143,7 +144,7 @@ bool Session::admit() {
 
 asio::awaitable<std::optional<policy::Decision>> Session::judge() {
     learn_bound_names();
-    const policy::Decision at_syn = policy::decide_syn(*policy_->compiled, facts_.flow());
+    const policy::Decision at_syn = decision_at_syn();
     if (at_syn.verdict != policy::Verdict::kDefer)
         co_return at_syn;
 
@@ -159,6 +160,18 @@ asio::awaitable<std::optional<policy::Decision>> Session::judge() {
     // Peeking takes time: what counts are the bindings at the moment of the verdict.
     learn_bound_names();
     co_return policy::decide_first_flight(*policy_->compiled, facts_.flow(), *facts_.flight);
+}
+
+policy::Decision Session::decision_at_syn() const {
+    // The policy was swapped between SYN and accept: the new one judges, as it does all live sessions.
+    if (at_syn_.generation != policy_->generation)
+        return policy::decide_syn(*policy_->compiled, facts_.flow());
+    policy::Decision decision{at_syn_.verdict, policy::Basis::kDefault, std::nullopt};
+    if (at_syn_.rule_group)
+        decision.rule = policy::rule_in_group(*policy_->compiled, facts_.flow(), *at_syn_.rule_group);
+    if (decision.rule)
+        decision.basis = policy::Basis::kRule;
+    return decision;
 }
 
 asio::awaitable<bool> Session::peek(FirstFlightReader& reader) {

@@ -98,6 +98,8 @@ class Session : public std::enable_shared_from_this<Session> {
     /// Finds out whose connection this is and takes a place under the guest's cap; false: to be reset.
     bool admit();
     boost::asio::awaitable<std::optional<policy::Decision>> judge();
+    /// The kernel's verdict on the SYN with the rule behind it, if it is of the policy in force.
+    [[nodiscard]] policy::Decision decision_at_syn() const;
     boost::asio::awaitable<bool> peek(FirstFlightReader& reader);
     boost::asio::awaitable<void> deny_readably();
     boost::asio::awaitable<void> say_and_close(std::string_view bytes);
@@ -130,6 +132,7 @@ class Session : public std::enable_shared_from_this<Session> {
     /// last swap.
     std::shared_ptr<const PolicyGeneration> policy_;
     CapTicket ticket_;
+    KernelState::Pending at_syn_;
     SessionFacts facts_;
     std::string_view flight_reason_;
     /// Settles a session in peek: the SYN verdict of a policy that came meanwhile, if not defer.
