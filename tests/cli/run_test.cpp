@@ -5,6 +5,8 @@
 #include <boost/json/parse.hpp>
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+
 namespace tapgate::cli {
 namespace {
 
@@ -127,6 +129,7 @@ TEST(Run, arguments_reach_the_daemon_under_their_names) {
                        {"guest del", R"({"removed":"a"})"},
                        {"policy show", R"({"policies":[]})"},
                        {"policy load", R"({"policy":{},"dry_run":false})"},
+                       {"policy rollback", R"({"policy":{},"dry_run":false})"},
                        {"flow show", R"({"flows":[]})"},
                        {"dns show", R"({"bindings":[]})"},
                        {"dns flush", R"({"removed":0})"}});
@@ -151,8 +154,12 @@ TEST(Run, arguments_reach_the_daemon_under_their_names) {
     EXPECT_EQ(args_of({"dns", "flush", "--guest", "a"}), R"({"guest":"a"})");
     const TempDir dir;
     const std::string file = dir.write("p.toml", "rules = []\n");
+    ::setenv("SUDO_USER", "ann", 1);
     EXPECT_EQ(args_of({"policy", "load", "web", file, "--dry-run"}),
-              "{\"name\":\"web\",\"file\":\"" + file + "\",\"text\":\"rules = []\\n\",\"dry_run\":true}");
+              R"({"name":"web","dry_run":true,"by":"ann","file":")" + file + R"(","text":"rules = []\n"})");
+    ::unsetenv("SUDO_USER");
+    EXPECT_EQ(args_of({"policy", "rollback", "web", "--to", "7", "--live", "drain=5s"}),
+              R"({"name":"web","dry_run":false,"live":"drain=5s","by":"root","to":7})");
 }
 
 TEST(Run, a_file_that_is_missing_is_named) {

@@ -95,8 +95,9 @@ std::optional<ExitCode> Process::wait(std::chrono::milliseconds time) {
     const Deadline deadline = in(time);
     while (::poll(&ended, 1, poll_timeout(deadline)) < 0 && errno == EINTR)
         continue;
+    // A killed program's pidfd may be readable a moment before there is something to reap.
     int status = 0;
-    if (::waitpid(pid_, &status, WNOHANG) == pid_)
+    if (::waitpid(pid_, &status, ended.revents != 0 ? 0 : WNOHANG) == pid_)
         exit_code_ = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
     return exit_code_;
 }

@@ -201,7 +201,8 @@ constexpr BadConfig kBadConfigs[] = {
      "8:1: guest: guest 'b': address 192.0.2.2 belongs to guest 'a' already (the other is at line 3)"},
     {"[policy]\nweb = \"web.toml\"\n", "2:7: policy: web: a string where a table is expected"},
     {"[policy.web]\n", "1:9: policy: web: 'file' is missing; write for example file = \"web.toml\""},
-    {"[policy.web]\npath = \"web.toml\"\n", "2:1: policy: web: unknown key 'path'; valid: file"},
+    {"[policy.web]\npath = \"web.toml\"\n",
+     "2:1: policy: web: unknown key 'path'; did you mean 'watch'? valid: file, watch"},
     {"[policy.\"a/b\"]\nfile = \"x\"\n", "1:9: policy: 'a/b' cannot name a policy; use 1 to 63 letters, "
                                          "digits, '-', '_' and '.', not beginning with '-' or '.'"},
     {"policy = \"web.toml\"\n",
