@@ -145,24 +145,50 @@ __noinline int dns_aliases_follow(struct dns_scratch *s)
 	return s->chain_done ? 0 : -1;
 }
 
-/* Makes sure that `names` has the question name. Not for a guest at its cap of bindings: it could fill the
- * table with names that are bound to nothing. */
-static __always_inline verdict_t dns_name_record(struct dns_scratch *s, const struct tg_guest_state *state)
+/* A name is kept this long for the answer at hand: what its bindings need is known when they are written. */
+#define NAME_GRACE_NS (10 * NSEC_PER_SEC)
+
+/* Two CPUs may prolong a name at once; the later time wins. */
+static __always_inline void dns_name_prolong(struct tg_name *name, __u64 expires_ns)
+{
+	__u64 seen;
+	int i;
+
+	for (i = 0; i < 4; i++) {
+		seen = *(volatile __u64 *)&name->expires_ns;
+		if (seen >= expires_ns ||
+		    __sync_val_compare_and_swap(&name->expires_ns, seen, expires_ns) == seen)
+			return;
+	}
+}
+
+/* Makes sure that `names` has the question name until `expires_ns`. Not for a guest at its cap of bindings:
+ * it could fill the table with names that are bound to nothing. */
+static __always_inline verdict_t dns_name_record(struct dns_scratch *s, const struct tg_guest_state *state,
+						 __u64 expires_ns)
 {
 	struct tg_name_key key = {.guest_id = s->guest_id, .name_id = s->question_id};
+	struct tg_name *known = bpf_map_lookup_elem(&names, &key);
 
-	if (bpf_map_lookup_elem(&names, &key))
+	if (known) {
+		dns_name_prolong(known, expires_ns);
 		return TG_DROP_NONE;
+	}
 	if (state->bindings >= s->bindings_max)
 		return TG_DROP_DNS_BINDING_CAP;
 	s->position = DNS_HEADER_SIZE;
 	s->steps = DNS_NAME_STEPS_MAX;
 	if (dns_name_parse(s) || dns_name_id(s) != s->question_id || dns_name_text(s) || dns_name_suffixes(s))
 		return TG_DROP_DNS_ANSWER_MALFORMED;
-	if (!bpf_map_update_elem(&names, &key, &s->new_name, BPF_NOEXIST) ||
-	    bpf_map_lookup_elem(&names, &key))
+	s->new_name.expires_ns = expires_ns;
+	if (!bpf_map_update_elem(&names, &key, &s->new_name, BPF_NOEXIST))
 		return TG_DROP_NONE;
-	return TG_DROP_DNS_BINDING_FULL;
+	/* Another CPU was first, or there is no room. */
+	known = bpf_map_lookup_elem(&names, &key);
+	if (!known)
+		return TG_DROP_DNS_BINDING_FULL;
+	dns_name_prolong(known, expires_ns);
+	return TG_DROP_NONE;
 }
 
 static __always_inline void bound_name_set(struct tg_bound_name *bound, __u64 name_id, __u64 expires_ns)
@@ -259,6 +285,7 @@ static long dns_bind_step(__u32 round, void *context)
 	struct tg_binding_key key;
 	struct dns_record *record;
 	__u32 slot, offset;
+	__u64 expires_ns;
 
 	(void)context;
 	if (!s || round >= s->record_count)
@@ -280,7 +307,10 @@ static long dns_bind_step(__u32 round, void *context)
 		address_set_words(
 		    &key.address, bpf_cpu_to_be64((__u64)dns_u32(s, offset) << 32 | dns_u32(s, offset + 4)),
 		    bpf_cpu_to_be64((__u64)dns_u32(s, offset + 8) << 32 | dns_u32(s, offset + 12)));
-	s->verdict = dns_address_bind(s, state, &key, dns_expiry(s, record->ttl_seconds));
+	expires_ns = dns_expiry(s, record->ttl_seconds);
+	if (expires_ns > s->latest_ns)
+		s->latest_ns = expires_ns;
+	s->verdict = dns_address_bind(s, state, &key, expires_ns);
 	return s->verdict != TG_DROP_NONE;
 }
 
@@ -298,12 +328,17 @@ static __always_inline verdict_t dns_addresses_bind(struct dns_scratch *s,
 	s->slot = context->guest->slot;
 	s->bindings_max = context->guest->bindings_max;
 	s->now_ns = bpf_ktime_get_boot_ns();
+	s->latest_ns = 0;
 	s->verdict = TG_DROP_NONE;
-	verdict = dns_name_record(s, context->state);
+	verdict = dns_name_record(s, context->state, s->now_ns + NAME_GRACE_NS);
 	if (verdict)
 		return verdict;
 	bpf_loop(TG_DNS_ANSWERS_MAX, dns_bind_step, &unused, 0);
-	return s->verdict;
+	if (s->verdict)
+		return s->verdict;
+	/* Again, for as long as its bindings live; and should the daemon have been about to remove it just
+	 * when it was found above, it is back before the guest has the answer. */
+	return dns_name_record(s, context->state, s->latest_ns);
 }
 
 /* An error answer may come without the question (RFC 1035 7.3 has the id for that); it binds nothing. */

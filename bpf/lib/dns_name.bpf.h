@@ -93,6 +93,7 @@ struct dns_scratch {
 	/* the bindings being written */
 	__u64 guest_id;
 	__u64 now_ns;
+	__u64 latest_ns; /* when the last of them ends */
 	__u32 slot;
 	__u32 bindings_max;
 	__u32 free_index;

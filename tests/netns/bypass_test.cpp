@@ -195,10 +195,14 @@ TEST_P(Bypass, other_protocols_are_dropped) {
 
 TEST_P(Bypass, B19_udp_other_than_dns_is_dropped) {
     const Endpoint quic = server(kOpen, 443);
-    expect_dropped({frame(kTapMac, kGuestMac,
-                          ip_packet(here().address, quic.address, kProtocolUdp,
-                                    udp_datagram(here(), quic, Bytes(1200, 0xc3))))},
-                   "udp");
+    const Bytes datagram = frame(
+        kTapMac, kGuestMac,
+        ip_packet(here().address, quic.address, kProtocolUdp, udp_datagram(here(), quic, Bytes(1200, 0xc3))));
+    expect_dropped({datagram}, "policy-first-packet");
+    // And not forwarded yet where a policy allows it.
+    world().daemon.load_policy(policy_text({"allow@public"}));
+    expect_dropped({datagram}, "udp");
+    world().daemon.load_policy(kOpenPolicy());
 }
 
 TEST_P(Bypass, B14_an_empty_or_missing_rule_list_denies) {

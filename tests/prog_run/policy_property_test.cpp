@@ -5,10 +5,12 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <cstdlib>
 #include <memory>
 #include <optional>
 #include <random>
 #include <string>
+#include <string_view>
 #include <vector>
 
 // The kernel's verdicts on random flows under random policies. Set TAPGATE_SEED and TAPGATE_CASES to look
@@ -20,7 +22,12 @@ namespace {
 
 using policy::test::Flow;
 
-constexpr std::size_t kDefaultCases = 10'000;
+/// TAPGATE_TEST_QUICK=1 is for machines under emulation.
+std::size_t default_cases() {
+    const char* const wish = std::getenv("TAPGATE_TEST_QUICK");
+    return wish != nullptr && std::string_view(wish) == "1" ? 2'000 : 10'000;
+}
+
 /// Enough that the kernel's grace period for each new policy does not take all the time.
 constexpr std::size_t kFlowsPerPolicy = 50;
 
@@ -61,7 +68,7 @@ class PolicyPropertyTest : public testing::Test {
     }
 
     std::size_t seed_ = policy::test::from_environment("TAPGATE_SEED", policy::test::kDefaultSeed);
-    std::size_t cases_ = policy::test::from_environment("TAPGATE_CASES", kDefaultCases);
+    std::size_t cases_ = policy::test::from_environment("TAPGATE_CASES", default_cases());
     std::unique_ptr<datapath::VerdictEngine> engine_;
     std::shared_ptr<const policy::CompiledPolicy> policy_;
     std::array<std::size_t, 3> seen_{}; // by policy::Verdict

@@ -57,14 +57,9 @@ std::optional<std::string> Bindings::text_of(GuestId guest, std::uint64_t name_i
     tg_name_key key{};
     key.guest_id = guest;
     key.name_id = name_id;
-    auto name = names_.find(key);
-    if (!name) {
-        const std::lock_guard lock(removed_mutex_);
-        const auto removed = removed_.find({guest, name_id});
-        if (removed == removed_.end())
-            return std::nullopt;
-        name = removed->second.name;
-    }
+    const auto name = names_.find(key);
+    if (!name)
+        return std::nullopt;
     return std::string(name->text, std::min<std::size_t>(name->length, TG_NAME_TEXT_MAX - 1));
 }
 
@@ -155,63 +150,33 @@ void Bindings::forget(GuestId guest) {
         if (key.guest_id == guest)
             names_.erase(key);
     });
-    const std::lock_guard lock(removed_mutex_);
-    std::erase_if(removed_, [guest](const auto& entry) { return entry.first.first == guest; });
 }
 
 void Bindings::sweep(BootClock::time_point now) {
-    if (sweeping_names_)
-        sweep_names();
-    else
-        sweep_bindings(now);
+    sweep_bindings(now);
+    sweep_names(now);
 }
 
 void Bindings::sweep_bindings(BootClock::time_point now) {
-    const auto visit = [&](const tg_binding_key& key, const tg_binding& seen) {
-        if (!has_live(seen, now)) {
-            // Whatever BPF has prolonged since is put back, and met in the next round.
+    bindings_.walk(bindings_position_, kSweepBudget, [&](const tg_binding_key& key, const tg_binding& seen) {
+        // Whatever BPF has prolonged since is put back.
+        if (!has_live(seen, now))
             prune(key, [now](const tg_bound_name& name) { return !is_live(name, now); });
-            return;
-        }
-        for (const tg_bound_name& name : seen.names) {
-            if (is_used(name))
-                met_.insert({key.guest_id, name.name_id});
-        }
-    };
-    sweeping_names_ = bindings_.walk(bindings_position_, kSweepBudget, visit);
+    });
 }
 
-void Bindings::sweep_names() {
-    const auto visit = [&](const tg_name_key& key, const tg_name&) {
-        const NameKey name(key.guest_id, key.name_id);
-        if (met_.contains(name))
+void Bindings::sweep_names(BootClock::time_point now) {
+    const auto is_over = [now](const tg_name& name) { return from_abi_time(name.expires_ns) <= now; };
+    names_.walk(names_position_, kSweepBudget, [&](const tg_name_key& key, const tg_name& seen) {
+        if (!is_over(seen))
             return;
-        const std::lock_guard lock(removed_mutex_);
-        if (const auto taken = names_.take(key))
-            removed_.insert_or_assign(name, RemovedName{*taken, round_});
-    };
-    if (!names_.walk(names_position_, kSweepBudget, visit))
-        return;
-    settle_removed();
-    met_.clear();
-    sweeping_names_ = false;
-    ++round_;
-}
-
-/// Ends the wait of the names that the round before removed.
-void Bindings::settle_removed() {
-    const std::lock_guard lock(removed_mutex_);
-    std::erase_if(removed_, [this](const auto& entry) {
-        const auto& [name, removed] = entry;
-        if (removed.round == round_)
-            return false;
-        if (met_.contains(name)) {
-            tg_name_key key{};
-            key.guest_id = name.first;
-            key.name_id = name.second;
-            names_.insert(key, removed.name);
-        }
-        return true;
+        // BPF may prolong it at any moment: looked at once more, and put back if it did so while it was taken
+        // out.
+        const auto again = names_.find(key);
+        if (!again || !is_over(*again))
+            return;
+        if (const auto taken = names_.take(key); taken && !is_over(*taken))
+            names_.insert(key, *taken);
     });
 }
 

@@ -7,13 +7,9 @@
 #include "datapath/map.hpp"
 
 #include <cstddef>
-#include <map>
-#include <mutex>
 #include <optional>
-#include <set>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 namespace tapgate::datapath {
@@ -34,15 +30,14 @@ class Bindings {
     std::size_t flush(GuestId guest, std::optional<std::string_view> name, BootClock::time_point now);
     /// Removes bindings and names of `guest`.
     void forget(GuestId guest);
-    /// Removes bindings that are expired as a whole, and names that have no binding; a bounded part of one of
-    /// the tables a call, in turn. In a binding that still has a live name expired ones stay: BPF reuses
-    /// their places.
+    /// Removes bindings that are expired as a whole, and names that no binding can have any more; a bounded
+    /// part of each table a call. In a binding that still has a live name expired ones stay: BPF reuses their
+    /// places.
     void sweep(BootClock::time_point now);
 
   private:
     using BindingMap = HashMap<tg_binding_key, tg_binding, true>;
     using NameMap = HashMap<tg_name_key, tg_name>;
-    using NameKey = std::pair<GuestId, std::uint64_t>;
 
     [[nodiscard]] std::optional<std::string> text_of(GuestId guest, std::uint64_t name_id) const;
     /// Takes the binding out, drops what `is_unwanted` says, and puts back what is left, merged with what BPF
@@ -50,28 +45,14 @@ class Bindings {
     template <typename Predicate>
     std::vector<tg_bound_name> prune(const tg_binding_key& key, Predicate is_unwanted);
     void sweep_bindings(BootClock::time_point now);
-    void sweep_names();
-    void settle_removed();
-
-    struct RemovedName {
-        tg_name name;
-        std::uint64_t round;
-    };
+    void sweep_names(BootClock::time_point now);
 
     BindingMap bindings_;
     NameMap names_;
     const GuestTable& guests_;
 
-    // Sweeping goes in rounds: through all bindings, noting the names met, then through all names, removing
-    // those not met. A binding that BPF wrote behind the round's back would lose its name; so a removed name
-    // is remembered for one more round, found there by text_of(), and put back if that round does meet it.
-    bool sweeping_names_ = false;
-    std::uint64_t round_ = 0;
     BindingMap::Position bindings_position_;
     NameMap::Position names_position_;
-    std::set<NameKey> met_;
-    mutable std::mutex removed_mutex_;
-    std::map<NameKey, RemovedName> removed_;
 };
 
 } // namespace tapgate::datapath

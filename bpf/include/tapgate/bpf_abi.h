@@ -172,13 +172,14 @@ struct tg_name {
 	__u64 suffix_ids[TG_NAME_SUFFIXES_MAX];
 	__u32 suffix_count;
 	__u32 pad;
+	__u64 expires_ns; /* no binding of the name lives longer: the daemon removes the entry then */
 	/* What the guest's policy says of the name: low half of the generation, then the block of the set of
 	 * groups that match it. BPF's own note, worth nothing under another generation; read and written
 	 * whole.
 	 */
 	__u64 judged;
 };
-TG_ASSERT_SIZE(struct tg_name, 256 + 8 * TG_NAME_SUFFIXES_MAX + 16);
+TG_ASSERT_SIZE(struct tg_name, 256 + 8 * TG_NAME_SUFFIXES_MAX + 24);
 
 /* bindings: (guest, address) -> the names that a trusted resolver gave this address. */
 struct tg_binding_key {

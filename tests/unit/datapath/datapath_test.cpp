@@ -4,6 +4,7 @@
 #include "datapath/attach.hpp"
 #include "datapath/datapath.hpp"
 #include "datapath/libbpf_log.hpp"
+#include "policy/parse.hpp"
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -60,11 +61,35 @@ class DatapathTest : public testing::Test {
         auto opened = Datapath::open(settings_);
         ASSERT_TRUE(opened) << opened.error().message();
         datapath_ = std::move(*opened);
+        install("web", "default_egress = \"allow\"");
+    }
+
+    void install(const std::string& name, std::string_view text) {
+        const auto parsed = policy::parse(text, name);
+        ASSERT_TRUE(parsed) << parsed.error().message();
+        const auto compiled = policy::CompiledPolicy::compile(*parsed);
+        ASSERT_TRUE(compiled) << compiled.error().message();
+        generation_ = std::max(generation_, datapath_->last_generation()) + 1;
+        const auto installed = datapath_->install_policy(name, **compiled, generation_);
+        ASSERT_TRUE(installed) << installed.error().message();
+    }
+
+    /// The generation in a slot of `policies`; 0 if there is none.
+    static std::uint64_t generation_in(std::uint32_t slot) {
+        std::uint32_t id = 0;
+        if (::bpf_map_lookup_elem(map("policies").get(), &slot, &id) != 0)
+            return 0;
+        const UniqueFd inner(::bpf_map_get_fd_by_id(id));
+        constexpr std::uint32_t kHead = 0;
+        tg_policy_block head{};
+        EXPECT_EQ(::bpf_map_lookup_elem(inner.get(), &kHead, &head), 0);
+        return head.head.generation;
     }
 
     GuestId attach(const char* interface = "tap0", const char* address = "192.0.2.2") {
         GuestSpec spec;
         spec.ifindex = ::if_nametoindex(interface);
+        spec.policy = "web";
         spec.addresses = {*IpAddress::parse(address)};
         spec.gateways = {*IpAddress::parse("192.0.2.1")};
         const auto id = datapath_->attach_guest(spec);
@@ -112,8 +137,10 @@ class DatapathTest : public testing::Test {
         return key;
     }
 
-    static void store_name(GuestId id, std::uint64_t name_id, std::string_view text) {
+    static void store_name(GuestId id, std::uint64_t name_id, std::string_view text,
+                           std::chrono::seconds lifetime = std::chrono::seconds(60)) {
         tg_name name{};
+        name.expires_ns = in(lifetime);
         name.length = static_cast<std::uint16_t>(text.size());
         std::ranges::copy(text, name.text);
         store("names", tg_name_key{id, name_id}, name);
@@ -156,6 +183,7 @@ class DatapathTest : public testing::Test {
 
     Settings settings_;
     std::unique_ptr<Datapath> datapath_;
+    std::uint64_t generation_ = 0; // the last that was installed
 
   private:
     UniqueFd net_, mnt_;
@@ -308,12 +336,69 @@ TEST_F(DatapathTest, two_guests_cannot_share_an_address_and_a_missing_interface_
     attach();
     GuestSpec spec;
     spec.ifindex = ::if_nametoindex("far0");
+    spec.policy = "web";
     spec.addresses = {*IpAddress::parse("192.0.2.2")};
     EXPECT_EQ(datapath_->attach_guest(spec).error().code(), ErrorCode::kExists);
     spec.ifindex = 99999;
     spec.addresses = {*IpAddress::parse("192.0.2.9")};
     EXPECT_EQ(datapath_->attach_guest(spec).error().code(), ErrorCode::kNotFound);
     EXPECT_FALSE(datapath_->is_guest(99999));
+}
+
+TEST_F(DatapathTest, guests_of_one_policy_share_it_and_a_swap_replaces_it_in_place) {
+    open();
+    attach();
+    attach("far0", "192.0.2.9");
+    const std::uint32_t slot = guest().policy;
+    EXPECT_EQ(guest(::if_nametoindex("far0")).policy, slot);
+    EXPECT_EQ(generation_in(slot), generation_);
+    install("web", "rules = [\"allow@any:tcp:443\"]");
+    EXPECT_EQ(guest().policy, slot);
+    EXPECT_EQ(generation_in(slot), generation_);
+    install("other", "");
+    EXPECT_EQ(generation_in(slot), generation_ - 1) << "another policy has a place of its own";
+}
+
+TEST_F(DatapathTest, a_guest_without_a_policy_is_not_attached) {
+    open();
+    GuestSpec spec;
+    spec.ifindex = ::if_nametoindex("tap0");
+    spec.policy = "nowhere";
+    spec.addresses = {*IpAddress::parse("192.0.2.2")};
+    const auto attached = datapath_->attach_guest(spec);
+    ASSERT_FALSE(attached);
+    EXPECT_EQ(attached.error().code(), ErrorCode::kNotFound);
+    EXPECT_EQ(programs_on("tap0"), 0U);
+}
+
+TEST_F(DatapathTest, B46_a_new_daemon_leaves_guests_under_their_policy_until_it_attaches_them) {
+    open();
+    attach();
+    const std::uint32_t before = guest().policy;
+    const std::uint64_t generation = generation_;
+    open();
+    EXPECT_GE(datapath_->last_generation(), generation);
+    EXPECT_EQ(guest().policy, before);
+    EXPECT_EQ(generation_in(before), generation) << "what the new daemon loads goes elsewhere";
+    datapath_->drop_unused_policies();
+    EXPECT_EQ(generation_in(before), generation) << "a guest refers to it";
+    attach();
+    EXPECT_NE(guest().policy, before);
+    EXPECT_EQ(generation_in(guest().policy), generation_);
+    datapath_->drop_unused_policies();
+    EXPECT_EQ(generation_in(before), 0U);
+    EXPECT_EQ(generation_in(guest().policy), generation_);
+}
+
+TEST_F(DatapathTest, the_addresses_of_the_host_are_replaced) {
+    open();
+    const IpAddress first = *IpAddress::parse("192.0.2.1");
+    const IpAddress second = *IpAddress::parse("2001:db8::1");
+    ASSERT_TRUE(datapath_->set_host_addresses({first, second}));
+    EXPECT_TRUE(holds("host_addresses", to_abi(first)));
+    ASSERT_TRUE(datapath_->set_host_addresses({second}));
+    EXPECT_FALSE(holds("host_addresses", to_abi(first)));
+    EXPECT_TRUE(holds("host_addresses", to_abi(second)));
 }
 
 TEST_F(DatapathTest, detach_removes_all_state_of_the_guest_and_of_no_other) {
@@ -326,7 +411,7 @@ TEST_F(DatapathTest, detach_removes_all_state_of_the_guest_and_of_no_other) {
         store_name(owner, 7, "allowed.test");
         store("bindings", binding_key(owner, "203.0.113.5"), binding, BPF_F_LOCK);
     }
-    store("pending", flow_key(), tg_pending{id, in(std::chrono::seconds(0)), guest().slot, 2});
+    store("pending", flow_key(), tg_pending{id, in(std::chrono::seconds(0)), guest().slot, 2, {}});
     tg_dns_key question{};
     question.guest_id = id;
     store("dns_pending", question, tg_dns_question{7, in(std::chrono::seconds(9)), 1, {}});
@@ -346,7 +431,7 @@ TEST_F(DatapathTest, taking_a_pending_flow_works_once_and_gives_its_unit_back) {
     tg_guest_state counters{};
     counters.half_open = 3;
     set_state(guest().slot, counters);
-    store("pending", flow_key(), tg_pending{id, in(std::chrono::seconds(0)), guest().slot, ifindex});
+    store("pending", flow_key(), tg_pending{id, in(std::chrono::seconds(0)), guest().slot, ifindex, {}});
     const FlowTuple flow{*Endpoint::parse("192.0.2.2:40000"), *Endpoint::parse("203.0.113.5:443")};
     const auto taken = datapath_->take_pending(flow);
     ASSERT_TRUE(taken);
@@ -368,8 +453,8 @@ TEST_F(DatapathTest, sweep_removes_what_is_overdue_and_keeps_counters_exact) {
     const std::uint64_t future = in(std::chrono::seconds(60));
     tg_flow fresh = flow_key();
     fresh.guest_port = htons(40001);
-    store("pending", flow_key(), tg_pending{id, in(std::chrono::seconds(-31)), guest().slot, 2});
-    store("pending", fresh, tg_pending{id, in(std::chrono::seconds(-1)), guest().slot, 2});
+    store("pending", flow_key(), tg_pending{id, in(std::chrono::seconds(-31)), guest().slot, 2, {}});
+    store("pending", fresh, tg_pending{id, in(std::chrono::seconds(-1)), guest().slot, 2, {}});
     tg_dns_key late{};
     late.guest_id = id;
     tg_dns_key waiting = late;
@@ -384,8 +469,8 @@ TEST_F(DatapathTest, sweep_removes_what_is_overdue_and_keeps_counters_exact) {
     half.names[1] = {9, future};
     store("bindings", binding_key(id, "203.0.113.5"), dead, BPF_F_LOCK);
     store("bindings", binding_key(id, "203.0.113.6"), half, BPF_F_LOCK);
-    for (const std::uint64_t name : {7, 8, 9})
-        store_name(id, name, "name" + std::to_string(name) + ".test");
+    store_name(id, 7, "name7.test", std::chrono::seconds(-1));
+    store_name(id, 9, "name9.test");
 
     for (int i = 0; i < 4; ++i)
         datapath_->sweep();
@@ -396,7 +481,6 @@ TEST_F(DatapathTest, sweep_removes_what_is_overdue_and_keeps_counters_exact) {
     EXPECT_FALSE(holds("bindings", binding_key(id, "203.0.113.5")));
     EXPECT_TRUE(holds("bindings", binding_key(id, "203.0.113.6")));
     EXPECT_FALSE(holds("names", tg_name_key{id, 7}));
-    EXPECT_TRUE(holds("names", tg_name_key{id, 8})) << "its place is still taken";
     EXPECT_TRUE(holds("names", tg_name_key{id, 9}));
     EXPECT_EQ(datapath_->bound_names(id, *IpAddress::parse("203.0.113.6")),
               std::vector<std::string>{"name9.test"});
@@ -404,23 +488,6 @@ TEST_F(DatapathTest, sweep_removes_what_is_overdue_and_keeps_counters_exact) {
     EXPECT_EQ(after.half_open, 1U);
     EXPECT_EQ(after.dns_pending, 1U);
     EXPECT_EQ(after.bindings, 2U);
-}
-
-TEST_F(DatapathTest, a_name_bound_again_while_it_was_swept_is_found_and_put_back) {
-    open();
-    const GuestId id = attach();
-    store_name(id, 7, "allowed.test");
-    datapath_->sweep();
-    // What BPF does when the name was still there as it looked: a binding, no name.
-    tg_binding binding{};
-    binding.names[0] = {7, in(std::chrono::seconds(60))};
-    store("bindings", binding_key(id, "203.0.113.5"), binding, BPF_F_LOCK);
-    const std::vector<std::string> expected{"allowed.test"};
-    for (int i = 0; i < 4; ++i) {
-        datapath_->sweep();
-        EXPECT_EQ(datapath_->bound_names(id, *IpAddress::parse("203.0.113.5")), expected) << i;
-    }
-    EXPECT_TRUE(holds("names", tg_name_key{id, 7}));
 }
 
 TEST_F(DatapathTest, flush_removes_one_name_or_all) {
@@ -540,7 +607,7 @@ TEST(LibbpfLogTest, the_line_that_says_why_is_found) {
 
 TEST(DropReasonTest, every_reason_has_a_word_and_a_sentence) {
     EXPECT_EQ(drop_reason_name(TG_DROP_FRAGMENT), "fragment");
-    EXPECT_EQ(drop_reason_text(TG_DROP_POLICY), "denied by the policy");
+    EXPECT_EQ(drop_reason_text(TG_DROP_POLICY), "denied by the policy once the first flight was seen");
     EXPECT_EQ(drop_reason_name(static_cast<tg_drop_reason>(127)), "unknown");
 }
 
