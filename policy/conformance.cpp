@@ -15,7 +15,8 @@ namespace {
 /// Collects what differs from what a case expects.
 class Comparison {
   public:
-    void compare(std::string_view what, std::optional<Verdict> expected, Verdict got, std::string_view got_text) {
+    void compare(std::string_view what, std::optional<Verdict> expected, Verdict got,
+                 std::string_view got_text) {
         if (expected && *expected != got)
             text_ += fmt::format("{}{}expected {}, got {}", text_.empty() ? "" : "; ", what,
                                  verdict_name(*expected), got_text);

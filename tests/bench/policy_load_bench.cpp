@@ -50,7 +50,8 @@ std::string policy_text(std::size_t names, std::size_t blocks) {
     for (std::size_t i = 0; i < blocks; ++i)
         text += fmt::format("  \"deny@{}.{}.{}.0/24\",\n", 1 + (i >> 16U), (i >> 8U) & 0xffU, i & 0xffU);
     for (std::size_t i = 0; i < names; ++i)
-        text += fmt::format("  \"allow@{}host{}.zone{}.example.com:tcp:443\",\n", i % 2 == 0 ? "*." : "", i, i % 1000);
+        text += fmt::format("  \"allow@{}host{}.zone{}.example.com:tcp:443\",\n", i % 2 == 0 ? "*." : "", i,
+                            i % 1000);
     return text + "]\n";
 }
 
@@ -83,7 +84,8 @@ int main(int argc, char** argv) {
     auto engine = need(datapath::VerdictEngine::open());
     fmt::print("{} rules on names, {} on blocks, a file of {} MiB\n", names, blocks, text.size() >> 20U);
 
-    const std::vector<policy::BoundName> bound = {{need(policy::Name::from_user("www.host2.zone2.example.com")), {}}};
+    const std::vector<policy::BoundName> bound = {
+        {need(policy::Name::from_user("www.host2.zone2.example.com")), {}}};
     policy::FlowFacts facts;
     facts.destination = *Endpoint::parse("198.51.100.1:443");
     facts.bound = bound;

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "datapath/name_id.hpp"
 #include "dns_case.hpp"
 #include "proto/dns_name.hpp"
 
 #include <algorithm>
+#include <cctype>
+#include <optional>
 #include <random>
 
 namespace tapgate::test {
@@ -36,9 +39,12 @@ class DnsAnswerTest : public ProgRunTest {
         return names.empty() ? 0 : (names[0].expires_ns - boot_now() + kSecond / 2) / kSecond;
     }
 
+    static std::optional<tg_name> recorded_name(const Bytes& name) {
+        return answer_path().lookup<tg_name>("names", tg_name_key{kGuestId, name_id(answer_path(), name)});
+    }
+
     static std::string name_text(const Bytes& name) {
-        const tg_name_key key{kGuestId, name_id(answer_path(), name)};
-        const auto text = answer_path().lookup<tg_name>("names", key);
+        const auto text = recorded_name(name);
         if (!text)
             return "(none)";
         EXPECT_EQ(text->length, std::string(text->text).size());
@@ -406,6 +412,46 @@ TEST_F(DnsAnswerTest, name_ids_and_texts_are_those_of_userspace) {
         EXPECT_TRUE(passed(result)) << expected;
         EXPECT_TRUE(is_bound("203.0.113.5", name)) << expected;
         EXPECT_EQ(name_text(name), expected);
+    }
+}
+
+TEST_F(DnsAnswerTest, a_name_keeps_the_ids_of_the_zones_around_it) {
+    const Family& family = *families().begin();
+    const auto key = answer_path().lookup<tg_hash_key>("hash_key", std::uint32_t{0}).value();
+    std::string text = "Test";
+    for (unsigned labels = 1; labels <= TG_NAME_SUFFIXES_MAX + 4; ++labels) {
+        answer_path().reset();
+        const Bytes name = dns_name(text);
+        ask(answer_path(), family, name, kTypeA);
+        EXPECT_TRUE(passed(
+            answer(family, answer_to(name).address(dns_question_pointer(), 300, "203.0.113.5").bytes())));
+        const auto recorded = recorded_name(name);
+        ASSERT_TRUE(recorded) << text;
+        std::string lower = text;
+        std::ranges::transform(lower, lower.begin(),
+                               [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+        const tg_name expected = datapath::name_entry(key, lower);
+        EXPECT_EQ(recorded->suffix_count,
+                  labels > 2 ? std::min<unsigned>(labels - 2, TG_NAME_SUFFIXES_MAX) : 0);
+        ASSERT_EQ(recorded->suffix_count, expected.suffix_count) << text;
+        EXPECT_TRUE(std::equal(expected.suffix_ids, expected.suffix_ids + expected.suffix_count,
+                               recorded->suffix_ids))
+            << text;
+        text = "Www" + std::to_string(labels) + "." + text;
+    }
+}
+
+TEST_F(DnsAnswerTest, a_name_is_kept_as_long_as_its_longest_binding) {
+    const Family& family = *families().begin();
+    for (const std::uint32_t ttl : {300U, 100U, 500U}) {
+        auto message = answer_to();
+        message.address(dns_question_pointer(), ttl, "203.0.113.5");
+        message.address(dns_question_pointer(), 60, "203.0.113.6");
+        EXPECT_TRUE(passed(ask_and_answer(family, message.bytes())));
+        const auto recorded = recorded_name(kName);
+        ASSERT_TRUE(recorded);
+        EXPECT_GE(recorded->expires_ns, bound(*IpAddress::parse("203.0.113.5")).at(0).expires_ns);
+        EXPECT_GE(recorded->expires_ns, bound(*IpAddress::parse("203.0.113.6")).at(0).expires_ns);
     }
 }
 

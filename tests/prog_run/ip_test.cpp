@@ -94,7 +94,7 @@ TEST_F(IpTest, fragments_are_refused) {
         TG_DROP_FRAGMENT));
 }
 
-TEST_F(IpTest, spoofed_sources_are_refused) {
+TEST_F(IpTest, B26_spoofed_sources_are_refused) {
     for (const char* source :
          {"192.0.2.1", "192.0.2.3", "0.0.0.0", "127.0.0.1", "255.255.255.255", "224.0.0.1", "198.51.100.7"})
         EXPECT_TRUE(
@@ -107,7 +107,7 @@ TEST_F(IpTest, spoofed_sources_are_refused) {
             << source;
 }
 
-TEST_F(IpTest, a_guest_without_ipv6_gets_none) {
+TEST_F(IpTest, B30_a_guest_without_ipv6_gets_none) {
     auto guest = Programs::default_guest();
     guest.address_count = 1;
     product().set_guest(guest);
@@ -115,7 +115,7 @@ TEST_F(IpTest, a_guest_without_ipv6_gets_none) {
     EXPECT_TRUE(refused(ingress(tcp_frame(kGuest4, kServer4, {})), kAccepted));
 }
 
-TEST_F(IpTest, ipv4_addresses_spelled_in_ipv6_are_refused) {
+TEST_F(IpTest, B31_ipv4_addresses_spelled_in_ipv6_are_refused) {
     const auto syn = [](const IpAddress& source, const IpAddress& destination) {
         return ingress(ethernet(
             kEtherIpv6, ipv6(source, destination, IPPROTO_TCP, tcp_segment(source, destination, {}))));
@@ -164,7 +164,7 @@ TEST_F(IpTest, malformed_ipv6_headers_are_refused) {
     EXPECT_TRUE(refused(run_ipv6(IPPROTO_TCP, syn6(), fields), TG_DROP_TRUNCATED));
 }
 
-TEST_F(IpTest, extension_headers_are_walked_under_bounds) {
+TEST_F(IpTest, B32_extension_headers_are_walked_under_bounds) {
     const Bytes one = extension(IPPROTO_TCP, 8, syn6());
     EXPECT_TRUE(refused(run_ipv6(IPPROTO_DSTOPTS, one), kAccepted));
     EXPECT_TRUE(refused(run_ipv6(IPPROTO_HOPOPTS, one), kAccepted));
@@ -192,7 +192,7 @@ TEST_F(IpTest, extension_headers_are_walked_under_bounds) {
     }
 }
 
-TEST_F(IpTest, other_protocols_are_refused) {
+TEST_F(IpTest, B31_other_protocols_are_refused) {
     for (int protocol = 0; protocol < 256; ++protocol) {
         if (protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || protocol == IPPROTO_ICMP)
             continue;
@@ -215,7 +215,7 @@ TEST_F(IpTest, icmp_is_refused) {
     }
 }
 
-TEST_F(IpTest, vlan_tags_and_other_ethertypes_are_refused) {
+TEST_F(IpTest, B29_vlan_tags_and_other_ethertypes_are_refused) {
     for (const auto& family : families()) {
         for (const unsigned tag : {0x8100U, 0x88a8U}) {
             Bytes packet = tcp_frame(family.guest, family.server, {});
@@ -257,6 +257,22 @@ TEST_F(IpTest, udp_other_than_dns_is_refused) {
                             TG_DROP_UDP_HEADER))
             << "segmentation offload";
     }
+}
+
+TEST_F(IpTest, B28_dhcp_is_dropped_whoever_it_is_from) {
+    const IpAddress anybody = *IpAddress::parse("0.0.0.0");
+    const IpAddress everybody = *IpAddress::parse("255.255.255.255");
+    const auto dhcp = [](const IpAddress& from, const IpAddress& to, std::uint16_t port) {
+        return ingress(ip_frame(from, to, IPPROTO_UDP, udp_datagram(from, to, port, 135 - port, Bytes(240)),
+                                kGuestMac, kBroadcastMac));
+    };
+    EXPECT_TRUE(refused(dhcp(anybody, everybody, 68), TG_DROP_SOURCE_ADDRESS))
+        << "a client without an address";
+    EXPECT_TRUE(refused(dhcp(kGuest4, everybody, 68), TG_DROP_MULTICAST));
+    EXPECT_TRUE(refused(dhcp(kGuest4, everybody, 67), TG_DROP_MULTICAST)) << "a server of the guest's";
+    EXPECT_TRUE(refused(ingress(udp_frame(kGuest4, kGateway4, 68, 67, Bytes(240))), TG_DROP_UDP));
+    EXPECT_TRUE(refused(ingress(udp_frame(kGuest6, *IpAddress::parse("ff02::1:2"), 546, 547, Bytes(40))),
+                        TG_DROP_MULTICAST));
 }
 
 TEST_F(IpTest, nothing_gets_to_the_daemon_cut_short) {

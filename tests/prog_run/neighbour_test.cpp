@@ -67,7 +67,7 @@ TEST_F(NeighbourTest, arp_for_the_gateway_and_the_own_address_passes) {
     EXPECT_TRUE(passed(changed(arp_request(), [](auto& arp) { arp.operation = 2; }))) << "reply";
 }
 
-TEST_F(NeighbourTest, other_arp_is_refused) {
+TEST_F(NeighbourTest, B27_other_arp_is_refused) {
     const auto bad = [](auto change) { return changed(arp_request(), change); };
     const auto stranger = *IpAddress::parse("192.0.2.77");
     EXPECT_TRUE(refused(bad([&](auto& arp) { arp.sender = stranger; }), TG_DROP_ARP));
@@ -112,7 +112,7 @@ TEST_F(NeighbourTest, nd_for_the_gateway_and_the_own_addresses_passes) {
     EXPECT_TRUE(passed(changed(advertisement(), [](auto& nd) { nd.destination = kGateway6; })));
 }
 
-TEST_F(NeighbourTest, other_nd_is_refused) {
+TEST_F(NeighbourTest, B27_other_nd_is_refused) {
     const auto bad_ns = [](auto change) { return changed(solicitation(), change); };
     const auto bad_na = [](auto change) { return changed(advertisement(), change); };
     const auto stranger = *IpAddress::parse("2001:db8::77");
@@ -154,7 +154,7 @@ TEST_F(NeighbourTest, nothing_passes_cut_short) {
     }
 }
 
-TEST_F(NeighbourTest, the_mac_is_learned_from_the_first_packet_with_an_own_address) {
+TEST_F(NeighbourTest, B27_the_mac_is_learned_from_the_first_packet_with_an_own_address) {
     auto guest = Programs::default_guest();
     std::ranges::fill(guest.mac, 0);
     const auto forget = [&guest] {
@@ -209,7 +209,7 @@ TEST_F(NeighbourTest, a_group_or_zero_source_mac_is_refused) {
     EXPECT_EQ(product().state().mac, 0U);
 }
 
-TEST_F(NeighbourTest, arp_and_nd_of_the_host_reach_the_guest_and_router_advertisements_do_not) {
+TEST_F(NeighbourTest, B27_arp_and_nd_of_the_host_reach_the_guest_and_router_advertisements_do_not) {
     ArpFields arp = arp_request();
     arp.sender = kGateway4;
     arp.target = kGuest4;
