@@ -11,14 +11,6 @@ namespace {
 
 constexpr std::uint16_t kDnsPort = 53;
 
-bool is_icmp(Protocol protocol) {
-    return protocol == Protocol::kIcmpV4 || protocol == Protocol::kIcmpV6;
-}
-
-bool has_protocol(const Rule& rule, Protocol protocol) {
-    return rule.protocols.empty() || std::ranges::find(rule.protocols, protocol) != rule.protocols.end();
-}
-
 bool has_port(const Rule& rule, std::uint16_t port) {
     return rule.ports.empty() || std::ranges::any_of(rule.ports, [port](const PortRange& range) {
                return range.first <= port && port <= range.last;
@@ -29,7 +21,7 @@ bool has_port(const Rule& rule, std::uint16_t port) {
 std::optional<Why> service_mismatch(const Rule& rule, const FlowFacts& facts) {
     if (rule.direction != Direction::kAny && rule.direction != facts.direction)
         return Why::kOtherDirection;
-    if (!has_protocol(rule, facts.protocol))
+    if (!rule.protocols.includes(facts.protocol))
         return Why::kOtherProtocol;
     if (is_icmp(facts.protocol) && !rule.ports.empty())
         return Why::kPortsAndIcmp;
@@ -138,7 +130,7 @@ Match match_query(const Rule& rule, const Name& name, Protocol transport) {
     if (!host && !std::holds_alternative<AnyTarget>(rule.target) &&
         !std::holds_alternative<DnsTarget>(rule.target))
         return {Effect::kNone, Why::kNoQueryTarget};
-    if (!has_protocol(rule, transport) || !has_port(rule, kDnsPort))
+    if (!rule.protocols.includes(transport) || !has_port(rule, kDnsPort))
         return {Effect::kNone, Why::kNoQueryPort};
     return {Effect::kDecides, Why::kQueryTarget};
 }

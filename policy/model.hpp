@@ -36,6 +36,10 @@ enum class BuiltinGroup : std::uint8_t {
     kPublic,
 };
 
+[[nodiscard]] constexpr bool is_icmp(Protocol protocol) {
+    return protocol == Protocol::kIcmpV4 || protocol == Protocol::kIcmpV6;
+}
+
 /// A set of protocols, in their order; empty means any. Held in place: a policy has a million of them.
 class ProtocolSet {
   public:
@@ -56,6 +60,11 @@ class ProtocolSet {
     }
 
     [[nodiscard]] bool empty() const { return count_ == 0; }
+
+    /// True also of the empty set, which is any protocol.
+    [[nodiscard]] bool includes(Protocol protocol) const {
+        return empty() || std::find(begin(), end(), protocol) != end();
+    }
 
     [[nodiscard]] std::size_t size() const { return count_; }
 

@@ -10,15 +10,11 @@ namespace {
 
 constexpr std::uint16_t kDnsPort = 53;
 
-bool is_icmp(Protocol protocol) {
-    return protocol == Protocol::kIcmpV4 || protocol == Protocol::kIcmpV6;
-}
-
 /// Whether a flow of `protocol` can match; a rule with ports never matches ICMP.
 bool takes(const Rule& rule, Protocol protocol) {
     if (is_icmp(protocol) && !rule.ports.empty())
         return false;
-    return rule.protocols.empty() || std::ranges::find(rule.protocols, protocol) != rule.protocols.end();
+    return rule.protocols.includes(protocol);
 }
 
 constexpr std::array kAllProtocols = {Protocol::kTcp, Protocol::kUdp, Protocol::kIcmpV4, Protocol::kIcmpV6};

@@ -180,10 +180,6 @@ class AddressTable {
 
 // --- services --------------------------------------------------------------------------------------
 
-constexpr bool is_icmp(Protocol protocol) {
-    return protocol == Protocol::kIcmpV4 || protocol == Protocol::kIcmpV6;
-}
-
 void build_services_of(const CompiledPolicy& policy, Direction direction, Protocol protocol, SetPool& pool,
                        Tables& tables) {
     // (port, group): from there on the group's ports begin, or have ended. Ranges of one group may overlap,
@@ -192,8 +188,7 @@ void build_services_of(const CompiledPolicy& policy, Direction direction, Protoc
     for (std::size_t group = 0; group < policy.rule_groups().size(); ++group) {
         const Rule& rule = policy.policy().rules[policy.rule_groups()[group].first];
         const bool directed = rule.direction == Direction::kAny || rule.direction == direction;
-        const bool spoken = rule.protocols.empty() || std::ranges::count(rule.protocols, protocol) != 0;
-        if (!directed || !spoken || (is_icmp(protocol) && !rule.ports.empty()))
+        if (!directed || !rule.protocols.includes(protocol) || (is_icmp(protocol) && !rule.ports.empty()))
             continue;
         if (rule.ports.empty())
             changes.emplace_back(0, group, 1);

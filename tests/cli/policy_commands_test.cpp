@@ -32,10 +32,10 @@ TEST(PolicyCheck, a_good_file_is_summarised) {
     const Outcome text = run_cli({"policy", "check", file});
     EXPECT_EQ(text.exit_code, 0) << text.err;
     EXPECT_EQ(text.out, file + ": ok, 2 rules, default egress deny, default ingress deny\n");
-    EXPECT_EQ(
-        run_cli({"-j", "policy", "check", file}).out,
-        "{\"schema\":1,\"file\":\"" + file +
-            "\",\"rules\":2,\"default_egress\":\"deny\",\"default_ingress\":\"deny\",\"findings\":[]}\n");
+    EXPECT_EQ(run_cli({"-j", "policy", "check", file}).out,
+              "{\"schema\":1,\"file\":\"" + file +
+                  "\",\"rules\":2,\"default_egress\":\"deny\",\"default_ingress\":\"deny\",\"kernel_bytes\":"
+                  "2048,\"findings\":[]}\n");
 }
 
 TEST(PolicyCheck, rules_without_effect_are_told_and_fail_a_strict_check) {
@@ -80,13 +80,13 @@ TEST(PolicyDiff, the_same_policy_exits_with_0_and_another_with_3) {
     EXPECT_EQ(differs.exit_code, 3) << differs.err;
     EXPECT_EQ(differs.out,
               "+ " + two + ":5:3: deny@private\n~ " + two +
-                  ":4:3: allow@good.test:tcp:443 (was rule 1, is rule 2)\n"
+                  ":3:3: deny@any (was rule 2, is rule 1)\n"
                   "~ default_ingress: deny -> allow\n~ groups.public: 203.0.113.0/24 -> nothing\n"
                   "0 rules removed, 1 added, 1 moved; 2 settings changed\n");
     const auto reply = json::parse(run_cli({"-j", "policy", "diff", one, two}).out);
     EXPECT_FALSE(reply.at("same").as_bool());
     EXPECT_EQ(reply.at("added").at(0).at("text").as_string(), "deny@private");
-    EXPECT_EQ(reply.at("moved").at(0).at("before").to_number<int>(), 1);
+    EXPECT_EQ(reply.at("moved").at(0).at("before").to_number<int>(), 2);
     EXPECT_EQ(reply.at("settings").at(0).at("key").as_string(), "default_ingress");
     EXPECT_EQ(run_cli({"policy", "diff", one, dir.write("bad.toml", "rules = 1")}).exit_code, 1);
     EXPECT_EQ(run_cli({"policy", "diff", one}).exit_code, 2);

@@ -57,8 +57,8 @@ TEST(Run, mistakes_in_usage_exit_with_2_and_say_so_on_standard_error) {
     check({"--frob"}, "unknown option '--frob'");
     check({"-s"}, "-s needs a path");
     check({"guest", "del"}, "'guest del' needs NAME");
-    check({"policy", "test", "cases.jsonl", "--engine", "kernel"},
-          "--engine 'kernel' is not available; the engine is: user");
+    check({"policy", "test", "cases.jsonl", "--engine", "turbo"},
+          "--engine 'turbo': the engines are user, kernel and both");
     check({"policy", "explain", "p.toml"},
           "say what to explain: a connection with --dst ADDRESS:PORT, a live one with --flow ID, or a DNS "
           "question with --query NAME");

@@ -2,12 +2,14 @@
 #include "base/log.hpp"
 #include "cli/commands.hpp"
 #include "cli/files.hpp"
+#include "datapath/policy_image.hpp"
 #include "datapath/verdict_engine.hpp"
 #include "policy/compile.hpp"
 #include "policy/conformance.hpp"
 #include "policy/diff.hpp"
 #include "policy/findings.hpp"
 #include "policy/parse.hpp"
+#include "policy/tables.hpp"
 
 #include <boost/json/array.hpp>
 #include <fmt/format.h>
@@ -182,6 +184,10 @@ int policy_check(Console& console, const Arguments& arguments) {
     const auto compiled = compile_file(file);
     if (!compiled)
         return console.failed(compiled.error());
+    // What the kernel cannot hold must not come up only when it is loaded.
+    const auto image = datapath::build_policy_image(policy::build_tables(**compiled), 0, {});
+    if (!image)
+        return console.failed(image.error().with_context(file));
     const policy::Policy& checked = (*compiled)->policy();
     const std::vector<policy::Finding> findings = policy::review(checked);
     if (console.json()) {
@@ -190,6 +196,7 @@ int policy_check(Console& console, const Arguments& arguments) {
         object["rules"] = checked.rules.size();
         object["default_egress"] = json_text(action_word(checked.default_egress));
         object["default_ingress"] = json_text(action_word(checked.default_ingress));
+        object["kernel_bytes"] = image->size() * sizeof(image->front());
         object["findings"] = findings_json(checked, findings);
         console.print(object);
     } else {

@@ -65,7 +65,9 @@ std::unexpected<Error> no_policy(const std::string& name) {
     return fail(ErrorCode::kNotFound, fmt::format("there is no policy '{}'", name));
 }
 
-Reply policy_show(Daemon& daemon, const json::object& args) {
+/// Rows for the policy that `args` name, or for all: describe(loaded, named).
+template <typename Describe>
+Reply describe_policies(Daemon& daemon, const json::object& args, const Describe& describe) {
     if (const auto known = control::only_args(args, {"name"}); !known)
         return fail(known.error());
     const auto name = control::optional_string(args, "name");
@@ -76,14 +78,20 @@ Reply policy_show(Daemon& daemon, const json::object& args) {
         const PolicyStore::Loaded* loaded = daemon.policies().find(**name);
         if (loaded == nullptr)
             return no_policy(**name);
-        policies.push_back(policy_json(daemon, *loaded, true));
+        policies.push_back(describe(*loaded, true));
     } else {
         for (const auto& [policy_name, loaded] : daemon.policies().all())
-            policies.push_back(policy_json(daemon, loaded, false));
+            policies.push_back(describe(loaded, false));
     }
     json::object reply;
     reply["policies"] = std::move(policies);
     return reply;
+}
+
+Reply policy_show(Daemon& daemon, const json::object& args) {
+    return describe_policies(daemon, args, [&daemon](const PolicyStore::Loaded& loaded, bool named) {
+        return policy_json(daemon, loaded, named);
+    });
 }
 
 /// How a load is to go, whatever is loaded.
@@ -217,24 +225,8 @@ json::object history_json(const PolicyStore::Loaded& loaded) {
 }
 
 Reply policy_history(Daemon& daemon, const json::object& args) {
-    if (const auto known = control::only_args(args, {"name"}); !known)
-        return fail(known.error());
-    const auto name = control::optional_string(args, "name");
-    if (!name)
-        return fail(name.error());
-    json::array policies;
-    if (*name) {
-        const PolicyStore::Loaded* loaded = daemon.policies().find(**name);
-        if (loaded == nullptr)
-            return no_policy(**name);
-        policies.push_back(history_json(*loaded));
-    } else {
-        for (const auto& [policy_name, loaded] : daemon.policies().all())
-            policies.push_back(history_json(loaded));
-    }
-    json::object reply;
-    reply["policies"] = std::move(policies);
-    return reply;
+    return describe_policies(
+        daemon, args, [](const PolicyStore::Loaded& loaded, bool /*named*/) { return history_json(loaded); });
 }
 
 } // namespace

@@ -15,9 +15,9 @@ struct BadConfig {
 };
 
 constexpr BadConfig kBadConfigs[] = {
-    {"[daemon", "1:8: Error while parsing table header: encountered end-of-file"},
+    {"[daemon", "1:8: Error while parsing table header: encountered end-of-file; the file is cut short"},
     {"[daemon]\nworkers = 1\nworkers = 2\n",
-     "3:11: Error while parsing key-value pair: cannot redefine existing integer 'workers'"},
+     "3:11: Error while parsing key-value pair: cannot redefine existing integer 'workers'; keep one"},
     {"[demon]\n", "1:2: unknown key 'demon'; did you mean 'daemon'? valid: daemon, dns, limits, timers, "
                   "groups, guest, policy"},
     {"daemon = 3\n", "1:10: daemon: a number where a table is expected"},
