@@ -78,6 +78,13 @@ struct {
 } policies SEC(".maps");
 
 struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, TG_POLICIES_MAX);
+	__type(key, __u32);
+	__type(value, __u64);
+} generations SEC(".maps");
+
+struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, TG_HOST_ADDRESSES_MAX);
 	__uint(map_flags, BPF_F_NO_PREALLOC);

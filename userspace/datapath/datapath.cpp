@@ -391,7 +391,7 @@ Result<std::unique_ptr<Datapath>> Datapath::open(const Settings& settings) {
     auto guests = GuestTable::open(maps.guests, maps.guest_state);
     if (!guests)
         return fail(std::move(guests).error());
-    auto policies = Policies::open(maps.policies);
+    auto policies = Policies::open(maps.policies, maps.generations);
     if (!policies)
         return fail(std::move(policies).error());
     auto events = Events::open(maps.events);

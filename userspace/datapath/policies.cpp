@@ -13,36 +13,29 @@
 
 namespace tapgate::datapath {
 
-namespace {
-
-/// The generation in the inner map with this id.
-Result<std::uint64_t> generation_of(std::uint32_t map_id) {
-    const UniqueFd inner(::bpf_map_get_fd_by_id(map_id));
-    constexpr std::uint32_t kHead = 0;
-    tg_policy_block block{};
-    if (!inner || ::bpf_map_lookup_elem(inner.get(), &kHead, &block) != 0)
-        return fail_errno("read a pinned policy");
-    return block.head.generation;
-}
-
-} // namespace
-
-Result<Policies> Policies::open(int policies_fd) {
-    Policies policies(policies_fd);
-    for (std::uint32_t slot = 0; slot < TG_POLICIES_MAX; ++slot) {
-        std::uint32_t map_id = 0;
-        if (::bpf_map_lookup_elem(policies_fd, &slot, &map_id) != 0) {
-            if (errno == ENOENT)
-                continue;
-            return fail_errno("read the BPF map policies");
-        }
-        const auto generation = generation_of(map_id);
-        if (!generation)
-            return fail(generation.error());
-        policies.found_.insert(slot);
-        policies.last_generation_ = std::max(policies.last_generation_, *generation);
+Result<Policies> Policies::open(int policies_fd, int generations_fd) {
+    Policies policies(policies_fd, generations_fd);
+    std::vector<std::uint32_t> slots(TG_POLICIES_MAX);
+    std::vector<std::uint64_t> generations(TG_POLICIES_MAX);
+    std::uint32_t count = TG_POLICIES_MAX;
+    std::uint32_t next = 0;
+    if (::bpf_map_lookup_batch(generations_fd, nullptr, &next, slots.data(), generations.data(), &count,
+                               nullptr) != 0 &&
+        errno != ENOENT) // the end
+        return fail_errno("read the BPF map generations");
+    for (std::uint32_t i = 0; i < count; ++i) {
+        if (generations[i] == 0)
+            continue;
+        policies.found_.insert(slots[i]);
+        policies.last_generation_ = std::max(policies.last_generation_, generations[i]);
     }
     return policies;
+}
+
+Result<void> Policies::note(std::uint32_t slot, std::uint64_t generation) const {
+    if (::bpf_map_update_elem(generations_fd_, &slot, &generation, BPF_ANY) != 0)
+        return fail_errno("note the generation of a policy");
+    return {};
 }
 
 Result<std::uint32_t> Policies::take_slot() {
@@ -72,15 +65,19 @@ Result<void> Policies::install(std::uint32_t slot, const PolicyImage& image) {
     ::munmap(memory, bytes);
     if (::bpf_map_freeze(inner.get()) != 0)
         return fail_errno("freeze the policy's BPF map");
+    // First, so that no slot in use looks free, whenever this process dies.
+    if (auto noted = note(slot, image.front().head.generation); !noted)
+        return noted;
     // The kernel waits here until no program reads the old generation any more.
     const int fd = inner.get();
-    if (::bpf_map_update_elem(fd_, &slot, &fd, BPF_ANY) != 0)
+    if (::bpf_map_update_elem(policies_fd_, &slot, &fd, BPF_ANY) != 0)
         return fail_errno("put the policy in force");
     return {};
 }
 
 void Policies::release(std::uint32_t slot) {
-    ::bpf_map_delete_elem(fd_, &slot);
+    ::bpf_map_delete_elem(policies_fd_, &slot);
+    static_cast<void>(note(slot, 0)); // if that fails the slot stays unused until the next daemon
     found_.erase(slot);
     taken_.erase(slot);
 }

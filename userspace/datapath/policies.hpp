@@ -16,8 +16,8 @@ namespace tapgate::datapath {
 /// that no guest is ever judged by a policy that is not its own.
 class Policies {
   public:
-    /// The descriptor is borrowed.
-    static Result<Policies> open(int policies_fd);
+    /// The descriptors, of `policies` and `generations`, are borrowed.
+    static Result<Policies> open(int policies_fd, int generations_fd);
 
     /// A slot that nobody uses. kLimit: there is none.
     Result<std::uint32_t> take_slot();
@@ -36,9 +36,13 @@ class Policies {
     [[nodiscard]] std::uint64_t last_generation() const { return last_generation_; }
 
   private:
-    explicit Policies(int fd) : fd_(fd) {}
+    Policies(int policies_fd, int generations_fd)
+        : policies_fd_(policies_fd), generations_fd_(generations_fd) {}
 
-    int fd_;
+    Result<void> note(std::uint32_t slot, std::uint64_t generation) const;
+
+    int policies_fd_;
+    int generations_fd_;
     std::set<std::uint32_t> found_; // filled by an earlier daemon
     std::set<std::uint32_t> taken_;
     std::uint64_t last_generation_ = 0;

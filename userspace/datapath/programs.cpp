@@ -174,8 +174,8 @@ Result<void> Programs::load_object(const Settings& settings, const PinDir& pins)
     auto& maps = skeleton_->maps;
     for (bpf_map* map :
          {maps.guests, maps.guest_state, maps.pending, maps.dns_pending, maps.names, maps.bindings,
-          maps.policies, maps.host_addresses, maps.listeners, maps.owned_sockets, maps.drops,
-          maps.guest_drops, maps.events, maps.events_lost, maps.hash_key}) {
+          maps.policies, maps.generations, maps.host_addresses, maps.listeners, maps.owned_sockets,
+          maps.drops, maps.guest_drops, maps.events, maps.events_lost, maps.hash_key}) {
         const std::string path = pins.map_path(::bpf_map__name(map));
         if (auto same = check_pinned_map(map, path); !same)
             return same;
@@ -192,6 +192,7 @@ Result<void> Programs::load_object(const Settings& settings, const PinDir& pins)
     maps_.names = ::bpf_map__fd(maps.names);
     maps_.bindings = ::bpf_map__fd(maps.bindings);
     maps_.policies = ::bpf_map__fd(maps.policies);
+    maps_.generations = ::bpf_map__fd(maps.generations);
     maps_.host_addresses = ::bpf_map__fd(maps.host_addresses);
     maps_.listeners = ::bpf_map__fd(maps.listeners);
     maps_.owned_sockets = ::bpf_map__fd(maps.owned_sockets);

@@ -21,6 +21,7 @@ struct MapFds {
     int names = -1;
     int bindings = -1;
     int policies = -1;
+    int generations = -1;
     int host_addresses = -1;
     int listeners = -1;
     int owned_sockets = -1;

@@ -246,7 +246,8 @@ Result<std::unique_ptr<VerdictEngine>> VerdictEngine::open() {
     auto key = ensure_hash_key(::bpf_map__fd(skeleton->maps.hash_key));
     if (!key)
         return fail(key.error());
-    auto policies = Policies::open(::bpf_map__fd(skeleton->maps.policies));
+    auto policies =
+        Policies::open(::bpf_map__fd(skeleton->maps.policies), ::bpf_map__fd(skeleton->maps.generations));
     if (!policies)
         return fail(policies.error());
     auto events = Events::open(::bpf_map__fd(skeleton->maps.events));

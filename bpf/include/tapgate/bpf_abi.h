@@ -288,6 +288,11 @@ union tg_policy_block {
 };
 TG_ASSERT_SIZE(union tg_policy_block, 128);
 
+/*
+ * generations: policy slot -> the generation in `policies`, 0 if the slot is free. The daemon's own note:
+ * before 6.8 the kernel waits for a grace period with each entry that is read from a map of maps.
+ */
+
 /* host_addresses: the addresses of the host itself (address group `host`) -> 1. Written by the daemon. */
 
 /* listeners: index -> socket, one of each kind per worker at worker * TG_LISTENER_KINDS + kind. */
