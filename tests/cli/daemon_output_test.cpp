@@ -299,7 +299,8 @@ TEST(Output, event_monitor) {
                         "name":"a.test","name_source":"sni","verdict":"deny","rule":"","basis":"default","generation":1})")
             .as_object(),
         json::parse(R"({"time":"T2","type":"drop","guest":"vm1","reason":"udp","text":"UDP other than DNS",
-                        "source":"192.0.2.2:5","destination":"203.0.113.1:123","protocol":17})")
+                        "source":"192.0.2.2:5","destination":"203.0.113.1:123","protocol":17,
+                        "verdict":"deny","generation":1,"rule":"deny@any:udp"})")
             .as_object(),
         json::parse(
             R"({"time":"T3","type":"dns","guest":"vm1","name":"b.test","qtype":"A","verdict":"deny","rule":"",
@@ -309,15 +310,17 @@ TEST(Output, event_monitor) {
                         "destination":"203.0.113.1:443","name":"a.test","bytes_up":2048,"bytes_down":1,
                         "duration_ms":12,"how":"policy","who":"daemon","reason":"cut by policy web generation 4: default"})")
             .as_object(),
-        json::parse(R"({"time":"T5","type":"policy","guest":"","what":"loaded","policy":"web"})").as_object(),
+        json::parse(R"({"time":"T5","type":"policy","guest":"","what":"loaded","policy":"web","generation":4,
+                        "origin":"load","by":"ann"})")
+            .as_object(),
         json::parse(R"({"type":"lost","count":3})").as_object(),
     });
     EXPECT_EQ("\n" + monitor.wait_for("too slow --\n"), R"(
 T1  vm1       verdict   deny 192.0.2.2:4 -> 203.0.113.1:443 name a.test (sni) rule - (default)
-T2  vm1       drop      udp 192.0.2.2:5 -> 203.0.113.1:123: UDP other than DNS
+T2  vm1       drop      udp 192.0.2.2:5 -> 203.0.113.1:123: UDP other than DNS, rule deny@any:udp
 T3  vm1       dns       deny A b.test rule - (dns-policy)
 T4  vm1       flow-end  policy by daemon 192.0.2.2:6 -> 203.0.113.1:443 name a.test up 2.0K down 1 after 12 ms, cut by policy web generation 4: default
-T5  -         policy    what loaded, policy web
+T5  -         policy    web generation 4 loaded by ann
 -- 3 events lost: this reader is too slow --
 )");
     daemon.stop();

@@ -279,8 +279,9 @@ std::string render_event(const json::object& event) {
                            cell(event, "source"), cell(event, "destination"), cell(event, "name"),
                            cell(event, "name_source"), cell(event, "rule"), cell(event, "basis"));
     else if (type == "drop")
-        what = fmt::format("{} {} -> {}: {}", cell(event, "reason"), cell(event, "source"),
-                           cell(event, "destination"), cell(event, "text"));
+        what = fmt::format("{} {} -> {}: {}{}", cell(event, "reason"), cell(event, "source"),
+                           cell(event, "destination"), cell(event, "text"),
+                           text(event, "rule").empty() ? "" : ", rule " + cell(event, "rule"));
     else if (type == "dns")
         what = fmt::format("{} {} {} rule {} ({})", cell(event, "verdict"), cell(event, "qtype"),
                            cell(event, "name"), cell(event, "rule"), cell(event, "reason"));
@@ -290,6 +291,10 @@ std::string render_event(const json::object& event) {
                            cell(event, "name"), bytes_cell(event, "bytes_up"),
                            bytes_cell(event, "bytes_down"), cell(event, "duration_ms"),
                            text(event, "reason").empty() ? "" : ", " + cell(event, "reason"));
+    else if (type == "policy" && event.contains("generation"))
+        what = fmt::format("{} generation {} {} by {}", cell(event, "policy"), cell(event, "generation"),
+                           cell(event, "what"),
+                           text(event, "by").empty() ? cell(event, "origin") : cell(event, "by"));
     else if (type == "lost")
         return fmt::format("-- {} events lost: this reader is too slow --\n", cell(event, "count"));
     else
