@@ -4,7 +4,9 @@
 #include "base/result.hpp"
 #include "policy/model.hpp"
 
+#include <chrono>
 #include <cstddef>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -29,6 +31,9 @@ std::string format_rule(const Rule& rule);
 
 /// Where the rule at `index` stands: "FILE:LINE:COLUMN"; empty if that is not known.
 std::string place_of(const Policy& policy, std::size_t index);
+
+/// The time that live flows have to end, "30s", "5m" or "1h"; empty unless it is between a second and a day.
+std::optional<std::chrono::seconds> parse_drain(std::string_view text);
 
 /// "cut", "drain 30s" or "keep", as `[deny] live_flows` has it.
 std::string live_flows_text(const Policy& policy);

@@ -17,9 +17,10 @@ namespace {
 using Reader = DocumentReader;
 using Node = DocumentNode;
 
-constexpr std::size_t kMaxDenyText = 200;
-/// A drain that outlasts this is no drain; `keep` says what is meant.
 constexpr std::chrono::seconds kMaxDrain = std::chrono::hours(24);
+constexpr std::size_t kMaxDenyText = 200;
+
+/// A drain that outlasts this is no drain; `keep` says what is meant.
 
 bool read_string(Reader& reader, const Node& node, std::string_view what, std::string_view& text) {
     const auto* string = node.string();
@@ -295,11 +296,10 @@ bool read_live_flows(Reader& reader, const Node& node, Policy& policy) {
         return false;
     if (word.size() == text.size())
         return true;
-    const auto duration = parse_duration(text.substr(word.size() + 1));
-    if (policy.live_flows != LiveFlows::kDrain || !duration || duration->count() == 0 ||
-        *duration > kMaxDrain)
+    const auto drain = parse_drain(text.substr(word.size() + 1));
+    if (policy.live_flows != LiveFlows::kDrain || !drain)
         return reader.wrong(node.location, "live_flows is \"cut\", \"keep\" or \"drain 30s\" (1s to 24h)");
-    policy.drain = *duration;
+    policy.drain = *drain;
     return true;
 }
 
@@ -358,6 +358,11 @@ bool read_rule(DocumentReader& reader, const DocumentNode& node, std::vector<Rul
     rule.location = node.location;
     rules.push_back(std::move(rule));
     return true;
+}
+
+std::optional<std::chrono::seconds> parse_drain(std::string_view text) {
+    const auto drain = parse_duration(text);
+    return drain && drain->count() != 0 && *drain <= kMaxDrain ? drain : std::nullopt;
 }
 
 bool read_policy(DocumentReader& reader, const DocumentNode& node, Policy& policy) {

@@ -8,7 +8,7 @@
 
 namespace tapgate::test {
 
-/// SipHash-2-4, byte by byte: written apart from the one in bpf/lib.
+/// SipHash-2-4, byte by byte: written apart from the one in bpf/include/tapgate.
 inline std::uint64_t siphash24(std::uint64_t k0, std::uint64_t k1, std::span<const std::uint8_t> bytes) {
     std::uint64_t v[4] = {0x736f6d6570736575 ^ k0, 0x646f72616e646f6d ^ k1, 0x6c7967656e657261 ^ k0,
                           0x7465646279746573 ^ k1};

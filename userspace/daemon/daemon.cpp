@@ -289,13 +289,7 @@ proxy::DecidingRule Daemon::rule_of(const datapath::DropEvent& event,
         return {};
     proxy::SessionFacts facts;
     facts.destination = event.flow.peer;
-    facts.host_addresses = links_->host_addresses();
-    facts.host_addresses.insert(facts.host_addresses.end(), attached.guest.gateways.begin(),
-                                attached.guest.gateways.end());
-    for (const std::string& text : kernel_->bound_names(event.guest, event.flow.peer.address)) {
-        if (auto name = policy::Name::from_wire(text))
-            facts.bound.push_back({std::move(*name), {}});
-    }
+    facts.learn(*kernel_, attached.guest, links_->host_addresses());
     policy::FlowFacts flow = facts.flow();
     flow.protocol = datapath::policy_protocol(event.protocol);
     const auto rule = policy::rule_in_group(*policy.compiled, flow, *event.judgement.rule_group);

@@ -4,8 +4,8 @@
 #include "base/log.hpp"
 #include "daemon/event_relay.hpp"
 #include "daemon/reply_json.hpp"
+#include "policy/parse.hpp"
 
-#include <charconv>
 #include <future>
 #include <vector>
 
@@ -21,24 +21,6 @@ proxy::LiveFlowsOrder order_of(const PreparedPolicy& prepared,
     return {policy.live_flows, policy.drain};
 }
 
-/// "30s", "5m", "1h"; between a second and a day.
-std::optional<std::chrono::seconds> parse_drain(std::string_view text) {
-    std::uint32_t count = 0;
-    const auto [unit, error] = std::from_chars(text.data(), text.data() + text.size(), count);
-    if (error != std::errc{} || unit + 1 != text.data() + text.size())
-        return std::nullopt;
-    std::chrono::seconds drain{0};
-    if (*unit == 's')
-        drain = std::chrono::seconds(count);
-    else if (*unit == 'm')
-        drain = std::chrono::minutes(count);
-    else if (*unit == 'h')
-        drain = std::chrono::hours(count);
-    if (drain < std::chrono::seconds(1) || drain > std::chrono::hours(24))
-        return std::nullopt;
-    return drain;
-}
-
 } // namespace
 
 Result<proxy::LiveFlowsOrder> parse_live_flows(std::string_view text) {
@@ -49,7 +31,7 @@ Result<proxy::LiveFlowsOrder> parse_live_flows(std::string_view text) {
     if (text == "drain")
         return proxy::LiveFlowsOrder{policy::LiveFlows::kDrain, policy::Policy().drain};
     if (text.starts_with("drain=")) {
-        if (const auto drain = parse_drain(text.substr(text.find('=') + 1)))
+        if (const auto drain = policy::parse_drain(text.substr(text.find('=') + 1)))
             return proxy::LiveFlowsOrder{policy::LiveFlows::kDrain, *drain};
     }
     return fail(ErrorCode::kInvalid,

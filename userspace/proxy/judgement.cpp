@@ -5,6 +5,16 @@
 
 namespace tapgate::proxy {
 
+void SessionFacts::learn(KernelState& kernel, const Guest& guest, const std::vector<IpAddress>& host) {
+    bound.clear();
+    for (const std::string& text : kernel.bound_names(guest.id, destination.address)) {
+        if (auto name = policy::Name::from_wire(text))
+            bound.push_back(policy::BoundName{std::move(*name), {}});
+    }
+    host_addresses = host;
+    host_addresses.insert(host_addresses.end(), guest.gateways.begin(), guest.gateways.end());
+}
+
 policy::FlowFacts SessionFacts::flow() const {
     policy::FlowFacts facts;
     facts.destination = destination;

@@ -23,6 +23,10 @@ struct SessionFacts {
     /// Nothing if the SYN decided: then nobody has looked at what the guest sent.
     std::optional<policy::FirstFlight> flight;
 
+    /// Sets `bound` and `host_addresses` to what holds now for `guest` and the destination. `host` is every
+    /// address of the host itself.
+    void learn(KernelState& kernel, const Guest& guest, const std::vector<IpAddress>& host);
+
     /// Borrows from this object.
     [[nodiscard]] policy::FlowFacts flow() const;
 };

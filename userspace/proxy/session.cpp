@@ -143,7 +143,7 @@ bool Session::admit() {
 }
 
 asio::awaitable<std::optional<policy::Decision>> Session::judge() {
-    learn_bound_names();
+    facts_.learn(context_.kernel, *guest_, *context_.host_addresses());
     const policy::Decision at_syn = decision_at_syn();
     if (at_syn.verdict != policy::Verdict::kDefer)
         co_return at_syn;
@@ -158,7 +158,7 @@ asio::awaitable<std::optional<policy::Decision>> Session::judge() {
     facts_.flight = reader.flight();
     flight_reason_ = reader.reason();
     // Peeking takes time: what counts are the bindings at the moment of the verdict.
-    learn_bound_names();
+    facts_.learn(context_.kernel, *guest_, *context_.host_addresses());
     co_return policy::decide_first_flight(*policy_->compiled, facts_.flow(), *facts_.flight);
 }
 
@@ -293,17 +293,6 @@ asio::awaitable<void> Session::relay(tcp::socket upstream) {
         publish_cut();
     else
         publish_end(std::string(net::relay_end_name(result.how)), net::relay_party_name(result.who));
-}
-
-void Session::learn_bound_names() {
-    facts_.bound.clear();
-    for (const std::string& text : context_.kernel.bound_names(guest_->id, facts_.destination.address)) {
-        if (auto name = policy::Name::from_wire(text))
-            facts_.bound.push_back(policy::BoundName{std::move(*name), {}});
-    }
-    facts_.host_addresses = *context_.host_addresses();
-    facts_.host_addresses.insert(facts_.host_addresses.end(), guest_->gateways.begin(),
-                                 guest_->gateways.end());
 }
 
 void Session::publish_verdict() {

@@ -106,7 +106,6 @@ class Session : public std::enable_shared_from_this<Session> {
     boost::asio::awaitable<Result<boost::asio::ip::tcp::socket>> dial() const;
     boost::asio::awaitable<void> relay(boost::asio::ip::tcp::socket upstream);
 
-    void learn_bound_names();
     void publish_verdict();
     void publish_end(std::string how, std::string_view who);
     /// What every end of a flow tells.
