@@ -252,7 +252,12 @@ CaseOutcome judge_case(const CompiledPolicy& policy, const Case& c) {
     if (c.query) {
         // What is not a name on the wire is no question that the forwarder would pass on.
         const auto name = Name::from_wire(*c.query);
-        return {std::nullopt, name ? decide_query(policy, *name, c.transport) : Decision{}};
+        if (!name)
+            return {std::nullopt, Decision{}};
+        const auto aliases = c.aliases.find(*name);
+        return {std::nullopt,
+                decide_query(policy, *name, c.transport,
+                             aliases == c.aliases.end() ? std::vector<Name>() : aliases->second)};
     }
     const std::vector<BoundName> bound = bound_names(c);
     const FlowFacts facts = flow_facts(c, bound);

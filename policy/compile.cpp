@@ -157,6 +157,9 @@ void CompiledPolicy::build_rule_indexes() {
         if (rule.action == Action::kDeny && std::holds_alternative<DomainTarget>(rule.target) &&
             denied_services.emplace(rule.direction, rule.protocols, rule.ports).second)
             first_domain_denials_.push_back(group.first);
+        if (rule.action == Action::kAllow && rule.cname && rule.direction != Direction::kIngress &&
+            !first_alias_allowance_)
+            first_alias_allowance_ = group.first;
     }
 
     struct Visitor {

@@ -87,6 +87,9 @@ class CompiledPolicy {
     /// rules for which a flow may have to wait for its name.
     [[nodiscard]] const std::vector<RuleIndex>& first_domain_denials() const { return first_domain_denials_; }
 
+    /// The first rule with the option `cname` that allows egress.
+    [[nodiscard]] std::optional<RuleIndex> first_alias_allowance() const { return first_alias_allowance_; }
+
     // The same indexes whole, for building tables out of them.
 
     /// A block that rules name.
@@ -133,6 +136,7 @@ class CompiledPolicy {
     std::vector<RuleGroup> rule_groups_;
     std::vector<GroupEntry> group_entries_;
     std::vector<RuleIndex> first_domain_denials_;
+    std::optional<RuleIndex> first_alias_allowance_;
     std::vector<RuleIndex> next_in_chain_;
     RuleChain any_rules_;
     RuleChain query_rules_; // on `dns`

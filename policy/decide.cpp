@@ -110,12 +110,21 @@ Decision decide_first_flight(const CompiledPolicy& policy, const FlowFacts& fact
     return decide_flow(policy, facts, false, wire_name_of(policy.policy(), flight));
 }
 
-Decision decide_query(const CompiledPolicy& policy, const Name& name, Protocol transport) {
+Decision decide_query(const CompiledPolicy& policy, const Name& name, Protocol transport,
+                      std::span<const Name> aliases) {
+    const QueryView query{policy.policy().dns, name, transport, aliases};
     std::vector<RuleIndex> candidates;
     policy.append_domain_rules(name, candidates);
+    for (const Name& alias : aliases)
+        policy.append_domain_rules(alias, candidates);
     policy.append_query_rules(candidates);
     return walk(policy.policy(), std::move(candidates), policy.policy().default_egress,
-                [&](const Rule& rule) { return match_query(rule, name, transport); });
+                [&](const Rule& rule) { return match_query(rule, query); });
+}
+
+bool alias_could_allow(const CompiledPolicy& policy, const Decision& decision) {
+    const auto first = policy.first_alias_allowance();
+    return first && decision.verdict == Verdict::kDeny && (!decision.rule || *first < *decision.rule);
 }
 
 std::string_view group_of(const CompiledPolicy& policy, const IpAddress& address,

@@ -95,7 +95,15 @@ struct Decision {
                                            const FirstFlight& flight);
 
 /// The verdict on a DNS question for `name` sent over `transport` (UDP or TCP); never kDefer (DESIGN 6.3).
-[[nodiscard]] Decision decide_query(const CompiledPolicy& policy, const Name& name, Protocol transport);
+/// `aliases` is the chain from `name` in the answer, which rules with the option `cname` match too; empty as
+/// long as there is no answer.
+[[nodiscard]] Decision decide_query(const CompiledPolicy& policy, const Name& name, Protocol transport,
+                                    std::span<const Name> aliases = {});
+
+/// Whether aliases could turn `decision`, made by decide_query() without them, from deny into allow: an allow
+/// rule with the option `cname` comes before what decided. Such a question has to be asked before it is
+/// judged for good.
+[[nodiscard]] bool alias_could_allow(const CompiledPolicy& policy, const Decision& decision);
 
 /// The group of `address` under this policy: a built-in group's name or one from [groups]; first hit wins.
 [[nodiscard]] std::string_view group_of(const CompiledPolicy& policy, const IpAddress& address,
@@ -124,7 +132,8 @@ struct Explanation {
 /// The walk behind decide_syn (`flight` empty) or decide_first_flight, with the same decision.
 [[nodiscard]] Explanation explain_flow(const CompiledPolicy& policy, const FlowFacts& facts,
                                        const std::optional<FirstFlight>& flight);
-[[nodiscard]] Explanation explain_query(const CompiledPolicy& policy, const Name& name, Protocol transport);
+[[nodiscard]] Explanation explain_query(const CompiledPolicy& policy, const Name& name, Protocol transport,
+                                        std::span<const Name> aliases = {});
 
 /// Whether an answer for `name` may carry `address` to the guest (rebinding protection, DESIGN 7): public and
 /// [groups] addresses that are not private always; others only if an address rule without ports allows the

@@ -96,6 +96,12 @@ std::vector<ChangedSetting> changed_settings(const Policy& before, const Policy&
             groups.insert(name);
     for (const std::string& name : groups)
         compare("groups." + name, group_text(before, name), group_text(after, name));
+    compare("dns.resolve", std::string(word_for(before.dns.only_allowed_names, kResolveWords)),
+            std::string(word_for(after.dns.only_allowed_names, kResolveWords)));
+    for (const auto& [key, limit] : {std::pair("dns.max_label", &DnsSettings::max_label),
+                                     {"dns.max_name", &DnsSettings::max_name},
+                                     {"dns.names_per_zone", &DnsSettings::names_per_zone}})
+        compare(key, std::to_string(before.dns.*limit), std::to_string(after.dns.*limit));
     compare_word("tls.no_sni", &Policy::no_sni, kNoSniWords);
     compare_word("tls.ech", &Policy::ech, kEchWords);
     compare_word("http.host", &Policy::http_host, kHttpHostWords);

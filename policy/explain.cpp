@@ -73,8 +73,10 @@ std::string flow_reason(const Rule& rule, const FlowView& view, Why why) {
         return fmt::format("the name on the wire is {}, but no live binding ties {} to {}", wire, address,
                            target);
     case Why::kQueryName:
+    case Why::kQueryAlias:
     case Why::kOtherQueryName:
     case Why::kQueryTarget:
+    case Why::kNamesOnly:
     case Why::kNoQueryTarget:
     case Why::kNoQueryPort:
         break;
@@ -83,13 +85,16 @@ std::string flow_reason(const Rule& rule, const FlowView& view, Why why) {
     return {};
 }
 
-std::string query_reason(const Rule& rule, const Name& name, Protocol transport, Why why) {
+std::string query_reason(const Rule& rule, const QueryView& query, Why why) {
+    const Name& name = query.name;
     const std::string target = format_target(rule.target);
     switch (why) {
     case Why::kOtherDirection:
         return "queries are egress, the rule ingress";
     case Why::kQueryName:
         return fmt::format("{} is covered by {}", name.text(), target);
+    case Why::kQueryAlias:
+        return fmt::format("an alias of {} in the answer is covered by {}", name.text(), target);
     case Why::kOtherQueryName:
         return fmt::format("{} is not covered by {}", name.text(), target);
     case Why::kQueryTarget:
@@ -97,7 +102,9 @@ std::string query_reason(const Rule& rule, const Name& name, Protocol transport,
     case Why::kNoQueryTarget:
         return fmt::format("{} says nothing of name queries", target);
     case Why::kNoQueryPort:
-        return fmt::format("the rule is not for {} to port 53", word_for(transport, kProtocols));
+        return fmt::format("the rule is not for {} to port 53", word_for(query.transport, kProtocols));
+    case Why::kNamesOnly:
+        return "only rules on names allow queries ([dns] resolve is \"allowed\")";
     case Why::kOtherProtocol:
     case Why::kOtherPort:
     case Why::kPortsAndIcmp:
@@ -210,12 +217,14 @@ Explanation explain_flow(const CompiledPolicy& policy, const FlowFacts& facts,
     return explanation;
 }
 
-Explanation explain_query(const CompiledPolicy& policy, const Name& name, Protocol transport) {
+Explanation explain_query(const CompiledPolicy& policy, const Name& name, Protocol transport,
+                          std::span<const Name> aliases) {
+    const QueryView query{policy.policy().dns, name, transport, aliases};
     Explanation explanation;
     walk_all(
         policy.policy(), policy.policy().default_egress,
-        [&](const Rule& rule) { return match_query(rule, name, transport); },
-        [&](const Rule& rule, Why why) { return query_reason(rule, name, transport, why); }, explanation);
+        [&](const Rule& rule) { return match_query(rule, query); },
+        [&](const Rule& rule, Why why) { return query_reason(rule, query, why); }, explanation);
     finish(policy.policy(), "default_egress", explanation);
     return explanation;
 }

@@ -27,13 +27,14 @@ constexpr RuleIndex kNone = std::numeric_limits<RuleIndex>::max();
 /// time. A file has more of them only if it lists a target with that many different services.
 constexpr std::size_t kMostCompared = 64;
 
-constexpr Words<FindingKind, 7> kKindWords = {{{"hidden", FindingKind::kHidden},
+constexpr Words<FindingKind, 8> kKindWords = {{{"hidden", FindingKind::kHidden},
                                                {"matches-nothing", FindingKind::kMatchesNothing},
                                                {"hidden-but-host", FindingKind::kHiddenButHost},
                                                {"denial-behind-any", FindingKind::kDenialBehindAny},
                                                {"denial-behind-name", FindingKind::kDenialBehindName},
                                                {"unresolvable", FindingKind::kUnresolvable},
-                                               {"public-suffix", FindingKind::kPublicSuffix}}};
+                                               {"public-suffix", FindingKind::kPublicSuffix},
+                                               {"alias-opens-queries", FindingKind::kAliasOpensQueries}}};
 
 /// Which group holds a whole block, by the tables alone: the host's own addresses are not known here.
 class GroupMap {
@@ -265,8 +266,8 @@ bool is_broad(const Target& target) {
 class Reviewer {
   public:
     Reviewer(const Policy& policy, const GroupTable& daemon_groups)
-        : rules_(policy.rules), groups_(policy, daemon_groups), moves_translated_(groups_.moves_translated()),
-          earlier_(rules_) {}
+        : rules_(policy.rules), dns_(policy.dns), groups_(policy, daemon_groups),
+          moves_translated_(groups_.moves_translated()), earlier_(rules_) {}
 
     std::vector<Finding> review() {
         for (RuleIndex index = 0; index < rules_.size(); ++index)
@@ -288,10 +289,14 @@ class Reviewer {
                                                                           domain->suffix && !is_deny(rule) &&
                                                                           is_public_suffix(domain->name))
             report(index, {FindingKind::kPublicSuffix, index, {}});
+        // Unless earlier rules decide every query as it is.
+        if (!hidden && rule.cname && !is_deny(rule) && query_transports(rule, dns_).any() &&
+            (first_udp_ == kNone || first_tcp_ == kNone))
+            report(index, {FindingKind::kAliasOpensQueries, index, {}});
         // What a hidden rule covers is covered by the rule that hides it.
         if (!hidden)
             earlier_.add(index);
-        const QueryTransports transports = query_transports(rule);
+        const QueryTransports transports = query_transports(rule, dns_);
         if (!on_name && transports.udp)
             first_udp_ = std::min(first_udp_, index);
         if (!on_name && transports.tcp)
@@ -312,7 +317,7 @@ class Reviewer {
                            !is_refused_block(rule.target);
         const bool answer_addresses = judges_answer_addresses(rule) && !is_refused_block(rule.target);
         const bool answer_names = permits_answer_names(rule);
-        const QueryTransports queries = query_transports(rule);
+        const QueryTransports queries = query_transports(rule, dns_);
         if (!flows && !answer_addresses && !answer_names && !queries.any())
             return Finding{FindingKind::kMatchesNothing, 0, {}};
 
@@ -365,7 +370,7 @@ class Reviewer {
                           std::vector<RuleIndex>& by) const {
         // Preferably a rule that is listed already.
         for (const RuleIndex listed : by) {
-            const QueryTransports covered = query_transports(rules_[listed]);
+            const QueryTransports covered = query_transports(rules_[listed], dns_);
             if ((covered.udp || !transports.udp) && (covered.tcp || !transports.tcp))
                 return true;
         }
@@ -391,8 +396,8 @@ class Reviewer {
         if (narrow == nullptr)
             return kNone;
         return earlier_.first_around(rule.target, [&](const Rule& earlier) {
-            // Aliases are not known when a query is judged.
-            return std::holds_alternative<DomainTarget>(earlier.target) && query_transports(earlier).any();
+            return std::holds_alternative<DomainTarget>(earlier.target) && covers_target(earlier, rule) &&
+                   query_transports(earlier, dns_).any();
         });
     }
 
@@ -446,7 +451,7 @@ class Reviewer {
             return std::nullopt;
         }
         // The rule that decides the queries for the name, over either transport.
-        if (!query_transports(rule).any())
+        if (!query_transports(rule, dns_).any())
             return std::nullopt;
         const RuleIndex by_name = name_query_cover(rule);
         Finding finding{FindingKind::kUnresolvable, 0, {}};
@@ -460,6 +465,7 @@ class Reviewer {
     }
 
     const std::vector<Rule>& rules_;
+    const DnsSettings& dns_;
     GroupMap groups_;
     bool moves_translated_;
     EarlierRules earlier_;
@@ -475,6 +481,14 @@ std::string placed_rule(const Policy& policy, RuleIndex index) {
     const std::string place = place_of(policy, index);
     return fmt::format("{}: {}", place.empty() ? fmt::format("rule {}", index + 1) : place,
                        format_rule(policy.rules.at(index)));
+}
+
+std::string_view why_it_matches_nothing(const Policy& policy, const Rule& rule) {
+    if (is_refused_block(rule.target))
+        return "these addresses are refused whatever the policy says";
+    if (std::holds_alternative<DnsTarget>(rule.target) && !is_deny(rule) && policy.dns.only_allowed_names)
+        return "only rules on names allow queries ([dns] resolve is \"allowed\")";
+    return "no flow and no query has these protocols and ports";
 }
 
 } // namespace
@@ -502,9 +516,7 @@ std::string finding_text(const Policy& policy, const Finding& finding) {
         return fmt::format("{} never takes effect; an earlier rule decides first: {}", rule, by);
     case FindingKind::kMatchesNothing:
         return fmt::format("{} never takes effect; {}", rule,
-                           is_refused_block(policy.rules.at(finding.rule).target)
-                               ? "these addresses are refused whatever the policy says"
-                               : "no flow and no query has these protocols and ports");
+                           why_it_matches_nothing(policy, policy.rules.at(finding.rule)));
     case FindingKind::kHiddenButHost:
         return fmt::format("{} decides for the host's own addresses at most; for the rest of the block an "
                            "earlier rule on its group does: {}",
@@ -522,6 +534,11 @@ std::string finding_text(const Policy& policy, const Finding& finding) {
         return fmt::format("{} allows a suffix under which anyone can have a name; name the sites that are "
                            "meant",
                            rule);
+    case FindingKind::kAliasOpensQueries:
+        return fmt::format(
+            "{} has every name asked that no earlier rule decides, since any might be an alias; "
+            "a name can carry data out",
+            rule);
     }
     return rule;
 }

@@ -14,13 +14,14 @@
 namespace tapgate::policy {
 
 enum class FindingKind : std::uint8_t {
-    kHidden,           ///< `by` decides every flow and query that the rule could
-    kMatchesNothing,   ///< there is no flow and no query that the rule matches
-    kHiddenButHost,    ///< `by` decides all but what goes to the host's own addresses
-    kDenialBehindAny,  ///< a denied name behind an allow rule on addresses: those are not asked for a name
-    kDenialBehindName, ///< a denied name behind an allow rule that covers it
-    kUnresolvable,     ///< an allowed name whose queries `by` denies
-    kPublicSuffix,     ///< a suffix under which anyone can have a name is allowed
+    kHidden,            ///< `by` decides every flow and query that the rule could
+    kMatchesNothing,    ///< there is no flow and no query that the rule matches
+    kHiddenButHost,     ///< `by` decides all but what goes to the host's own addresses
+    kDenialBehindAny,   ///< a denied name behind an allow rule on addresses: those are not asked for a name
+    kDenialBehindName,  ///< a denied name behind an allow rule that covers it
+    kUnresolvable,      ///< an allowed name whose queries `by` denies
+    kPublicSuffix,      ///< a suffix under which anyone can have a name is allowed
+    kAliasOpensQueries, ///< an allow rule with `cname`: any name may have to be asked for its aliases
 };
 
 struct Finding {

@@ -2,6 +2,7 @@
 #include "policy/groups.hpp"
 
 #include "base/log.hpp"
+#include "policy/doh_names.hpp"
 
 #include <fmt/format.h>
 
@@ -44,7 +45,7 @@ Result<void> check_group_name(std::string_view name) {
                     fmt::format("'{}' cannot name a group; a group name is a lower-case letter, then "
                                 "letters, digits, '-' and '_', at most 63 in all",
                                 printable(name, 80)));
-    if (name == "any" || name == "dns")
+    if (name == "any" || name == "dns" || name == kDohWord)
         return fail(ErrorCode::kInvalid, fmt::format("'{}' cannot name a group; the word has a meaning of "
                                                      "its own in rules",
                                                      name));

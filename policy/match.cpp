@@ -119,19 +119,26 @@ Match match_target(const Rule& rule, const FlowView& view) {
     return std::visit(Visitor{rule, view}, rule.target);
 }
 
-Match match_query(const Rule& rule, const Name& name, Protocol transport) {
+Match match_query(const Rule& rule, const QueryView& query) {
     if (rule.direction == Direction::kIngress)
         return {Effect::kNone, Why::kOtherDirection};
-    if (const auto* domain = std::get_if<DomainTarget>(&rule.target))
-        return covers(*domain, name) ? Match{Effect::kDecides, Why::kQueryName}
-                                     : Match{Effect::kNone, Why::kOtherQueryName};
+    if (const auto* domain = std::get_if<DomainTarget>(&rule.target)) {
+        if (covers(*domain, query.name))
+            return {Effect::kDecides, Why::kQueryName};
+        if (rule.cname &&
+            std::ranges::any_of(query.aliases, [&](const Name& alias) { return covers(*domain, alias); }))
+            return {Effect::kDecides, Why::kQueryAlias};
+        return {Effect::kNone, Why::kOtherQueryName};
+    }
     const auto* group = std::get_if<GroupTarget>(&rule.target);
     const bool host = group != nullptr && group_name(*group) == word_for(BuiltinGroup::kHost, kBuiltinGroups);
     if (!host && !std::holds_alternative<AnyTarget>(rule.target) &&
         !std::holds_alternative<DnsTarget>(rule.target))
         return {Effect::kNone, Why::kNoQueryTarget};
-    if (!rule.protocols.includes(transport) || !has_port(rule, kDnsPort))
+    if (!rule.protocols.includes(query.transport) || !has_port(rule, kDnsPort))
         return {Effect::kNone, Why::kNoQueryPort};
+    if (rule.action == Action::kAllow && query.settings.only_allowed_names)
+        return {Effect::kNone, Why::kNamesOnly};
     return {Effect::kDecides, Why::kQueryTarget};
 }
 

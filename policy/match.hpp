@@ -30,8 +30,10 @@ enum class Why : std::uint8_t {
     kOtherName,
     kNamedNotBound, ///< the name on the wire satisfies the rule; the address is not bound by it
     kQueryName,
+    kQueryAlias, ///< an alias in the answer
     kOtherQueryName,
     kQueryTarget,   ///< any, host or dns meets a query
+    kNamesOnly,     ///< it would, but only rules on names allow queries ([dns] resolve)
     kNoQueryTarget, ///< a target that says nothing of queries
     kNoQueryPort,   ///< protocols or ports without DNS
 };
@@ -63,7 +65,16 @@ struct FlowView {
 [[nodiscard]] Match match_flow(const Rule& rule, const FlowView& view);
 /// The same for the target alone, whatever the rule's direction, protocols and ports.
 [[nodiscard]] Match match_target(const Rule& rule, const FlowView& view);
-[[nodiscard]] Match match_query(const Rule& rule, const Name& name, Protocol transport);
+
+/// A question for `name`, in whose answer `aliases` stand.
+struct QueryView {
+    const DnsSettings& settings;
+    const Name& name;
+    Protocol transport;
+    std::span<const Name> aliases;
+};
+
+[[nodiscard]] Match match_query(const Rule& rule, const QueryView& query);
 
 /// True if the domain rule's target covers `name`.
 [[nodiscard]] bool covers(const DomainTarget& target, const Name& name);

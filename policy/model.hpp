@@ -134,6 +134,16 @@ enum class Ech : std::uint8_t { kOuter, kDeny, kStrip };
 enum class HttpHost : std::uint8_t { kEvery, kFirst, kIgnore };
 enum class LiveFlows : std::uint8_t { kCut, kDrain, kKeep };
 
+/// [dns]: what a guest may ask, besides what the rules say of names. 0 is no limit.
+struct DnsSettings {
+    /// `resolve = "allowed"`: only rules on names, and the default, allow queries; `dns`, `any` and `host` do
+    /// not.
+    bool only_allowed_names = false;
+    unsigned max_label = 0;      ///< octets in a label
+    unsigned max_name = 0;       ///< octets in a name, dots included
+    unsigned names_per_zone = 0; ///< distinct names a minute below one registrable domain
+};
+
 struct Policy {
     Action default_egress = Action::kDeny;
     Action default_ingress = Action::kDeny;
@@ -143,6 +153,7 @@ struct Policy {
     NoSni no_sni = NoSni::kDeny;
     Ech ech = Ech::kOuter;
     HttpHost http_host = HttpHost::kEvery;
+    DnsSettings dns;
     LiveFlows live_flows = LiveFlows::kCut;
     std::chrono::seconds drain{30};
     /// Added to readable denials; printable UTF-8 of at most 200 bytes.

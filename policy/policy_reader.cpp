@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "policy/policy_reader.hpp"
 
+#include "policy/doh_names.hpp"
 #include "policy/groups.hpp"
 #include "policy/parse.hpp"
 #include "policy/policy_words.hpp"
@@ -17,10 +18,11 @@ namespace {
 using Reader = DocumentReader;
 using Node = DocumentNode;
 
+/// A drain that outlasts this is no drain; `keep` says what is meant.
 constexpr std::chrono::seconds kMaxDrain = std::chrono::hours(24);
 constexpr std::size_t kMaxDenyText = 200;
-
-/// A drain that outlasts this is no drain; `keep` says what is meant.
+/// The daemon remembers as many names of a zone for each guest.
+constexpr unsigned kMaxNamesPerZone = 10'000;
 
 bool read_string(Reader& reader, const Node& node, std::string_view what, std::string_view& text) {
     const auto* string = node.string();
@@ -210,6 +212,22 @@ bool read_rules(Reader& reader, const Node& node, std::vector<Rule>& rules) {
     return std::ranges::all_of(*items, [&](const Node& item) { return read_rule(reader, item, rules); });
 }
 
+/// As parse_target() leaves it.
+bool is_doh(const Target& target) {
+    const auto* group = std::get_if<GroupTarget>(&target);
+    return group != nullptr && group_name(*group) == kDohWord;
+}
+
+/// A rule for each name of the list, all in one place of the file.
+bool read_doh_rules(Reader& reader, const Node& node, const Rule& shape, std::vector<Rule>& rules) {
+    for (const std::string_view text : kDohTargets) {
+        Rule& rule = rules.emplace_back(shape);
+        if (!reader.take(node, parse_target(text), rule.target))
+            return false;
+    }
+    return true;
+}
+
 // --- [groups] --------------------------------------------------------------------------------------
 
 bool read_groups(Reader& reader, const Node& node, Policy& policy) {
@@ -242,7 +260,37 @@ bool read_groups(Reader& reader, const Node& node, Policy& policy) {
     return true;
 }
 
-// --- [tls], [http], [deny] -------------------------------------------------------------------------
+// --- [dns], [tls], [http], [deny] ------------------------------------------------------------------
+
+bool read_limit(Reader& reader, const Node& node, std::string_view what, unsigned most, unsigned& limit) {
+    const auto* number = node.integer();
+    if (!number)
+        return reader.wrong_type(node, what, "a number");
+    if (*number < 1 || *number > std::int64_t{most})
+        return reader.wrong(node.location,
+                            fmt::format("{} is from 1 to {}; leave it out for no limit", what, most));
+    limit = static_cast<unsigned>(*number);
+    return true;
+}
+
+bool read_dns(Reader& reader, const Node& node, Policy& policy) {
+    // The lengths are those of RFC 1035 2.3.4.
+    static constexpr Reader::Field<DnsSettings> kFields[] = {
+        {"resolve",
+         [](Reader& r, const Node& n, DnsSettings& d) {
+             return r.word(n, "value of resolve", kResolveWords, d.only_allowed_names);
+         }},
+        {"max_label", [](Reader& r, const Node& n,
+                         DnsSettings& d) { return read_limit(r, n, "max_label", 63, d.max_label); }},
+        {"max_name", [](Reader& r, const Node& n,
+                        DnsSettings& d) { return read_limit(r, n, "max_name", 253, d.max_name); }},
+        {"names_per_zone",
+         [](Reader& r, const Node& n, DnsSettings& d) {
+             return read_limit(r, n, "names_per_zone", kMaxNamesPerZone, d.names_per_zone);
+         }},
+    };
+    return reader.fields(node, "[dns]", kFields, policy.dns);
+}
 
 /// Nothing that could disturb the terminal or the header in which the text ends up: control characters,
 /// line separators, and the bidirectional controls that reorder what is read. `text` is valid UTF-8.
@@ -356,6 +404,8 @@ bool read_rule(DocumentReader& reader, const DocumentNode& node, std::vector<Rul
         return false;
     }
     rule.location = node.location;
+    if (is_doh(rule.target))
+        return read_doh_rules(reader, node, rule, rules);
     rules.push_back(std::move(rule));
     return true;
 }
@@ -373,6 +423,7 @@ bool read_policy(DocumentReader& reader, const DocumentNode& node, Policy& polic
                                Policy& p) { return r.word(n, "action", kActions, p.default_ingress); }},
         {"rules", [](Reader& r, const Node& n, Policy& p) { return read_rules(r, n, p.rules); }},
         {"groups", read_groups},
+        {"dns", read_dns},
         {"tls", read_tls},
         {"http", read_http},
         {"deny", read_deny},

@@ -4,9 +4,11 @@
 #include "policy/model.hpp"
 #include "policy/words.hpp"
 
-// The words of the [tls] and [http] tables.
+// The words of the [dns], [tls] and [http] tables.
 namespace tapgate::policy {
 
+/// Of `resolve`, for DnsSettings::only_allowed_names.
+inline constexpr Words<bool, 2> kResolveWords = {{{"all", false}, {"allowed", true}}};
 inline constexpr Words<NoSni, 2> kNoSniWords = {{{"deny", NoSni::kDeny}, {"cache", NoSni::kCache}}};
 inline constexpr Words<Ech, 3> kEchWords = {
     {{"outer", Ech::kOuter}, {"deny", Ech::kDeny}, {"strip", Ech::kStrip}}};

@@ -119,11 +119,13 @@ bool settles_flows(const Rule& earlier, const Rule& later) {
            later.action == Action::kAllow;
 }
 
-QueryTransports query_transports(const Rule& rule) {
+QueryTransports query_transports(const Rule& rule, const DnsSettings& settings) {
     if (rule.direction == Direction::kIngress)
         return {};
     if (std::holds_alternative<DomainTarget>(rule.target)) // whatever its protocols and ports
         return {true, true};
+    if (settings.only_allowed_names && rule.action == Action::kAllow)
+        return {};
     const auto* group = std::get_if<GroupTarget>(&rule.target);
     const bool host = group != nullptr && group->group == decltype(group->group)(BuiltinGroup::kHost);
     const bool dns_port = rule.ports.empty() || std::ranges::any_of(rule.ports, [](const PortRange& range) {

@@ -32,7 +32,7 @@ struct QueryTransports {
     [[nodiscard]] bool any() const { return udp || tcp; }
 };
 
-[[nodiscard]] QueryTransports query_transports(const Rule& rule);
+[[nodiscard]] QueryTransports query_transports(const Rule& rule, const DnsSettings& settings);
 
 /// A rule on addresses by which answer_address_permitted() may decide.
 [[nodiscard]] bool judges_answer_addresses(const Rule& rule);

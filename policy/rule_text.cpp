@@ -2,6 +2,7 @@
 #include "policy/rule_text.hpp"
 
 #include "base/log.hpp"
+#include "policy/doh_names.hpp"
 #include "policy/groups.hpp"
 #include "policy/parse.hpp"
 
@@ -159,6 +160,9 @@ Result<Target> parse_target(std::string_view text) {
         return AnyTarget{};
     if (text == "dns")
         return DnsTarget{};
+    // Whoever reads a policy puts the names in its place.
+    if (text == kDohWord)
+        return GroupTarget{std::string(text)};
     if (text.starts_with('[')) {
         if (!text.ends_with(']'))
             return invalid("'{}' has no closing bracket", printable(text, 80));

@@ -106,6 +106,13 @@ std::string to_json(const Policy& policy) {
         }
         object["groups"] = std::move(groups);
     }
+    json::object& dns = object["dns"].emplace_object();
+    dns["resolve"] = word(word_for(policy.dns.only_allowed_names, kResolveWords));
+    for (const auto& [key, limit] : {std::pair("max_label", policy.dns.max_label),
+                                     {"max_name", policy.dns.max_name},
+                                     {"names_per_zone", policy.dns.names_per_zone}})
+        if (limit != 0)
+            dns[key] = limit;
     object["tls"] = json::object{{"no_sni", word(word_for(policy.no_sni, kNoSniWords))},
                                  {"ech", word(word_for(policy.ech, kEchWords))}};
     object["http"] = json::object{{"host", word(word_for(policy.http_host, kHttpHostWords))}};

@@ -213,6 +213,7 @@ class Generator {
         policy.groups["corp"] = {*IpPrefix::parse("198.51.100.0/24")};
         for (std::size_t count = below(9); count > 0; --count)
             policy.rules.push_back(rule());
+        policy.dns.only_allowed_names = one_in(4);
         policy.no_sni = one_in(2) ? NoSni::kCache : NoSni::kDeny;
         policy.ech = one_in(3) ? Ech::kDeny : Ech::kOuter;
         policy.http_host = one_in(3) ? HttpHost::kIgnore : HttpHost::kEvery;

@@ -121,9 +121,9 @@ constexpr BadFile kBadFiles[] = {
     // keys, words and types
     {"default_egres = \"deny\"\n"sv,
      "p:1:1: unknown key in the policy: 'default_egres'; did you mean 'default_egress'? valid: "
-     "default_egress, default_ingress, rules, groups, tls, http, deny"},
+     "default_egress, default_ingress, rules, groups, dns, tls, http, deny"},
     {"rule = [\"allow@any\"]\n"sv, "p:1:1: unknown key in the policy: 'rule'; did you mean 'rules'? valid: "
-                                   "default_egress, default_ingress, rules, groups, tls, http, deny"},
+                                   "default_egress, default_ingress, rules, groups, dns, tls, http, deny"},
     {"[tls]\nsni = \"deny\"\n"sv, "p:2:1: unknown key in [tls]: 'sni'; valid: no_sni, ech"},
     {"[http]\nhosts = \"every\"\n"sv,
      "p:2:1: unknown key in [http]: 'hosts'; did you mean 'host'? valid: host"},

@@ -115,6 +115,21 @@ TEST(Explain, queries_are_explained_rule_by_rule) {
               "allow: rule 4 (p:1:68: allow@a.example:tcp:443): a.example is covered by a.example");
 }
 
+TEST(Explain, queries_are_explained_by_their_aliases_and_by_the_mode_of_resolving) {
+    const auto policy =
+        compiled("rules = [\"allow@dns\", { action = \"allow\", destination = \"*.cdn.example\", "
+                 "options = [\"cname\"] }]\n[dns]\nresolve = \"allowed\"");
+    const std::vector<Name> aliases = {name("edge.cdn.example")};
+    EXPECT_EQ(
+        lines(explain_query(*policy, name("a.example"), Protocol::kUdp, aliases)),
+        (Lines{"- only rules on names allow queries ([dns] resolve is \"allowed\")",
+               "+ an alias of a.example in the answer is covered by *.cdn.example",
+               "allow: rule 2 (p:1:23: allow@*.cdn.example (cname)): an alias of a.example in the answer "
+               "is covered by *.cdn.example"}));
+    EXPECT_EQ(explain_query(*policy, name("a.example"), Protocol::kUdp).summary,
+              "deny: no rule matched, and default_egress is deny");
+}
+
 TEST(Explain, each_rule_of_the_walk_and_the_deciding_one_are_given_with_their_place) {
     const auto policy = compiled("rules = [\n  \"deny@private\",\n    \"allow@public\",\n]");
     FlowFacts facts;

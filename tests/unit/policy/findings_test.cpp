@@ -93,7 +93,7 @@ TEST(Findings, a_rule_that_still_decides_something_is_not_hidden) {
                 [groups]
                 corp = ["10.20.0.0/16"])", // 64:ff9b::10.20.0.1 is in corp
              R"(rules = ["allow@a.example.com", "deny@any", "allow:ingress@a.example.com"])",
-             R"(rules = [{ action = "allow", destination = "*.example.com" },
+             R"(rules = ["allow@dns", { action = "allow", destination = "*.example.com" },
                  { action = "allow", destination = "a.example.com", options = ["private-ok"] },
                  { action = "allow", destination = "b.example.com", options = ["cname"] }])",
          })
@@ -106,7 +106,7 @@ TEST(Findings, an_option_is_covered_by_a_rule_that_has_it) {
         { action = "allow", destination = "a.example.com", options = ["private-ok"] },
         { action = "deny", destination = "*.example.com", options = ["cname"] },
         { action = "allow", destination = "b.example.com", options = ["cname"] }])"),
-              (Lines{"2: hidden 1", "3: denial-behind-name 1", "4: hidden 1"}));
+              (Lines{"1: alias-opens-queries", "2: hidden 1", "3: denial-behind-name 1", "4: hidden 1"}));
 }
 
 TEST(Findings, a_rule_that_matches_nothing_is_told_without_another_rule) {
@@ -162,6 +162,25 @@ TEST(Findings, an_allowed_name_whose_queries_are_denied_is_a_pitfall) {
     EXPECT_EQ(findings(R"(rules = ["deny@dns:udp", "allow@a.example.com:tcp:443"])"), Lines{});
 }
 
+TEST(Findings, an_allowed_alias_has_every_name_asked_unless_that_is_decided_before) {
+    EXPECT_EQ(
+        findings(R"(rules = [{ action = "allow", destination = "cdn.example.com", options = ["cname"] }])"),
+        (Lines{"1: alias-opens-queries"}));
+    EXPECT_EQ(
+        findings(
+            R"(rules = ["allow@dns", { action = "allow", destination = "cdn.example.com", options = ["cname"] }])"),
+        Lines{});
+    EXPECT_EQ(
+        findings(
+            R"(rules = ["allow@dns", { action = "allow", destination = "cdn.example.com", options = ["cname"] }]
+                          [dns]
+                          resolve = "allowed")"),
+        (Lines{"1: matches-nothing", "2: alias-opens-queries"}));
+    EXPECT_EQ(
+        findings(R"(rules = [{ action = "deny", destination = "cdn.example.com", options = ["cname"] }])"),
+        Lines{});
+}
+
 TEST(Findings, B13_an_allowed_public_suffix_draws_a_warning) {
     EXPECT_EQ(
         findings(R"(rules = ["allow@*.co.uk", "allow@suffix=github.io:tcp:443", "allow@*.example.github.io",
@@ -180,6 +199,9 @@ TEST(Findings, the_text_names_both_rules_with_their_places) {
     EXPECT_EQ(text("rules = [\"allow@240.0.0.0/4\"]"),
               "p:1:10: allow@240.0.0.0/4 never takes effect; these addresses are refused whatever the policy "
               "says");
+    EXPECT_EQ(text("rules = [\"allow@dns\"]\n[dns]\nresolve = \"allowed\""),
+              "p:1:10: allow@dns never takes effect; only rules on names allow queries ([dns] resolve is "
+              "\"allowed\")");
     EXPECT_EQ(text("rules = [\"allow@*.co.uk\"]"),
               "p:1:10: allow@*.co.uk allows a suffix under which anyone can have a name; name the sites that "
               "are meant");
@@ -218,6 +240,7 @@ class Generator {
             policy.groups["public"] = {*IpPrefix::parse("64:ff9b::/112")};
         for (std::size_t count = 2 + below(7); count > 0; --count)
             policy.rules.push_back(rule(policy.groups.contains("corp")));
+        policy.dns.only_allowed_names = one_in(4);
         policy.no_sni = one_in(2) ? NoSni::kCache : NoSni::kDeny;
         return policy;
     }
@@ -326,7 +349,8 @@ std::string difference(const CompiledPolicy& a, const CompiledPolicy& b, const F
     if (decide_first_flight(a, facts, flight).verdict != decide_first_flight(b, facts, flight).verdict)
         return "the verdict at the first flight";
     for (const Protocol transport : {Protocol::kUdp, Protocol::kTcp})
-        if (decide_query(a, wanted, transport).verdict != decide_query(b, wanted, transport).verdict)
+        if (decide_query(a, wanted, transport, aliases).verdict !=
+            decide_query(b, wanted, transport, aliases).verdict)
             return "the verdict on a query";
     if (answer_address_permitted(a, wanted, facts.destination.address, facts.host_addresses, aliases) !=
         answer_address_permitted(b, wanted, facts.destination.address, facts.host_addresses, aliases))
@@ -394,7 +418,8 @@ TEST(FindingsProperty, without_the_rules_that_are_reported_every_decision_is_the
     }
     for (const FindingKind kind :
          {FindingKind::kHidden, FindingKind::kMatchesNothing, FindingKind::kHiddenButHost,
-          FindingKind::kDenialBehindAny, FindingKind::kDenialBehindName, FindingKind::kUnresolvable})
+          FindingKind::kDenialBehindAny, FindingKind::kDenialBehindName, FindingKind::kUnresolvable,
+          FindingKind::kAliasOpensQueries})
         EXPECT_TRUE(seen.contains(kind)) << finding_name(kind);
 }
 

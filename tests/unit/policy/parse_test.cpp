@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "policy/doh_names.hpp"
 #include "policy/parse.hpp"
 #include "support.hpp"
 
@@ -32,6 +33,11 @@ rules = [
 [groups]
 corp = ["10.20.0.0/16", "2001:db8:20::/48"]
 public = ["198.51.100.0/24"]
+[dns]
+resolve = "allowed"
+max_label = 40
+max_name = 100
+names_per_zone = 60
 [tls]
 no_sni = "cache"
 ech    = "strip"
@@ -46,6 +52,10 @@ TEST(Parse, every_field_of_the_toml_form_is_read) {
     const Policy policy = parsed(kFull);
     EXPECT_EQ(policy.default_egress, Action::kDeny);
     EXPECT_EQ(policy.default_ingress, Action::kAllow);
+    EXPECT_TRUE(policy.dns.only_allowed_names);
+    EXPECT_EQ(policy.dns.max_label, 40U);
+    EXPECT_EQ(policy.dns.max_name, 100U);
+    EXPECT_EQ(policy.dns.names_per_zone, 60U);
     std::vector<std::string> rules;
     for (const Rule& rule : policy.rules)
         rules.push_back(format_rule(rule));
@@ -103,15 +113,31 @@ TEST(Parse, a_policy_written_as_json_reads_back_the_same) {
         EXPECT_EQ(format_rule(again.rules[i]), format_rule(first.rules[i]));
     EXPECT_EQ(again.groups, first.groups);
     EXPECT_EQ(again.deny_text, first.deny_text);
+    EXPECT_EQ(again.dns.only_allowed_names, first.dns.only_allowed_names);
+    EXPECT_EQ(again.dns.names_per_zone, first.dns.names_per_zone);
     EXPECT_EQ(again.drain, first.drain);
     EXPECT_EQ(again.default_ingress, first.default_ingress);
+}
+
+TEST(Parse, doh_stands_for_a_rule_on_each_public_resolver) {
+    const Policy policy = parsed("rules = [\"allow@a.example\", \"deny@doh:tcp:443\"]");
+    ASSERT_EQ(policy.rules.size(), 1 + kDohTargets.size());
+    for (std::size_t i = 0; i < kDohTargets.size(); ++i) {
+        const Rule& rule = policy.rules[i + 1];
+        EXPECT_EQ(format_rule(rule), "deny@" + std::string(kDohTargets[i]) + ":tcp:443");
+        EXPECT_EQ(rule.location.column, 29U);
+    }
+    // Neither the table form nor [groups] knows it as a group.
+    EXPECT_EQ(parsed("rules = [{ action = \"deny\", destination = \"doh\" }]").rules.size(),
+              kDohTargets.size());
+    EXPECT_FALSE(parse("rules = [{ action = \"deny\", destination = { group = \"doh\" } }]", "p"));
 }
 
 TEST(Parse, errors_in_toml_say_where_what_and_what_would_be_right) {
     const std::pair<std::string_view, std::string_view> kCases[] = {
         {"defualt_egress = \"deny\"",
          "p:1:1: unknown key in the policy: 'defualt_egress'; did you mean 'default_egress'? valid: "
-         "default_egress, default_ingress, rules, groups, tls, http, deny"},
+         "default_egress, default_ingress, rules, groups, dns, tls, http, deny"},
         {"default_egress = \"denied\"",
          "p:1:18: unknown action 'denied'; did you mean 'deny'? valid: allow, deny"},
         {"default_egress = true", "p:1:18: action must be a string, not true or false"},
@@ -170,6 +196,16 @@ TEST(Parse, errors_in_toml_say_where_what_and_what_would_be_right) {
          "and '_', at most 63 in all"},
         {"[groups]\ndns = [\"10.0.0.0/8\"]",
          "p:2:1: 'dns' cannot name a group; the word has a meaning of its own in rules"},
+        {"[groups]\ndoh = [\"10.0.0.0/8\"]",
+         "p:2:1: 'doh' cannot name a group; the word has a meaning of its own in rules"},
+        {"[dns]\nresolve = \"allow\"",
+         "p:2:11: unknown value of resolve 'allow'; did you mean 'allowed'? valid: all, allowed"},
+        {"[dns]\nmax_label = 64", "p:2:13: max_label is from 1 to 63; leave it out for no limit"},
+        {"[dns]\nmax_name = 0", "p:2:12: max_name is from 1 to 253; leave it out for no limit"},
+        {"[dns]\nnames_per_zone = \"many\"", "p:2:18: names_per_zone must be a number, not a string"},
+        {"[dns]\nmax_lable = 3",
+         "p:2:1: unknown key in [dns]: 'max_lable'; did you mean 'max_label'? valid: resolve, max_label, "
+         "max_name, names_per_zone"},
         {"[groups]\nlink_local = [\"10.0.0.0/8\"]",
          "p:2:1: unknown group 'link_local'; did you mean the built-in 'link-local'?"},
         {"[groups]\na = [\"10.0.0.0/8\"]\nb = [\"10.0.0.0/8\"]",
@@ -221,7 +257,7 @@ TEST(Parse, errors_in_json_have_line_and_column_too) {
          "p:4:5: unknown protocol 'tpc'; did you mean 'tcp'? valid: tcp, udp, icmpv4, icmpv6"},
         {"{\"rule\": []}",
          "p:1:2: unknown key in the policy: 'rule'; did you mean 'rules'? valid: default_egress, "
-         "default_ingress, rules, groups, tls, http, deny"},
+         "default_ingress, rules, groups, dns, tls, http, deny"},
         {"{\"default_egress\": \"deny\",\n \"default_egress\": \"allow\"}",
          "p:2:2: the key 'default_egress' stands twice in one object; keep one"},
         {"{\"default_egress\": \"deny\",\n \"default\\u005fegress\": \"allow\"}",

@@ -87,12 +87,18 @@ TEST(Property, query_verdicts_are_those_of_the_plain_walk) {
         const auto policy = compiled(generator.policy());
         const Name wanted = generator.any_name();
         const Protocol transport = generator.one_in(2) ? Protocol::kUdp : Protocol::kTcp;
+        std::vector<Name> aliases;
+        while (generator.one_in(2))
+            aliases.push_back(generator.any_name());
         Verdict expected =
             policy->policy().default_egress == Action::kAllow ? Verdict::kAllow : Verdict::kDeny;
         for (const Rule& rule : policy->policy().rules) {
             bool matches = false;
             if (const auto* domain = std::get_if<DomainTarget>(&rule.target)) {
-                matches = reference_covers(*domain, wanted);
+                matches = reference_covers(*domain, wanted) ||
+                          (rule.cname && std::ranges::any_of(aliases, [&](const Name& alias) {
+                               return reference_covers(*domain, alias);
+                           }));
             } else {
                 const auto* group = std::get_if<GroupTarget>(&rule.target);
                 const bool queries =
@@ -103,16 +109,22 @@ TEST(Property, query_verdicts_are_those_of_the_plain_walk) {
                 Flow query;
                 query.port = 53;
                 query.protocol = transport;
-                matches = queries && reference_applies(rule, query);
+                matches = queries && reference_applies(rule, query) &&
+                          !(rule.action == Action::kAllow && policy->policy().dns.only_allowed_names);
             }
             if (matches && rule.direction != Direction::kIngress) {
                 expected = rule.action == Action::kAllow ? Verdict::kAllow : Verdict::kDeny;
                 break;
             }
         }
-        const Decision decision = decide_query(*policy, wanted, transport);
+        const Decision decision = decide_query(*policy, wanted, transport, aliases);
         ASSERT_EQ(decision.verdict, expected) << to_json(policy->policy()) << ' ' << wanted.text();
-        const Explanation explained = explain_query(*policy, wanted, transport);
+        // Without its aliases a name is refused for good only if no alias could have helped.
+        const Decision before = decide_query(*policy, wanted, transport);
+        if (before.verdict == Verdict::kDeny && !alias_could_allow(*policy, before)) {
+            ASSERT_EQ(decision.verdict, Verdict::kDeny) << to_json(policy->policy()) << ' ' << wanted.text();
+        }
+        const Explanation explained = explain_query(*policy, wanted, transport, aliases);
         ASSERT_EQ(explained.decision.verdict, decision.verdict);
         ASSERT_EQ(explained.decision.rule, decision.rule);
     }

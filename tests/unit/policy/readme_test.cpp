@@ -47,7 +47,7 @@ TEST(Readme, every_example_is_a_policy_with_the_findings_that_it_says) {
             found += finding_name(finding.kind);
         EXPECT_EQ(found, expected) << example;
     }
-    EXPECT_EQ(with_findings, 6U);
+    EXPECT_EQ(with_findings, 7U);
     EXPECT_GE(examples().size(), 12U);
 }
 
