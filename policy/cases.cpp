@@ -117,6 +117,14 @@ bool read_flight(Reader& reader, const Node& node, Case& c) {
         {"sni", [](Reader& r, const Node& n, Flight& f) { return read_text(r, n, "sni", f.sni.emplace()); }},
         {"host",
          [](Reader& r, const Node& n, Flight& f) { return read_text(r, n, "host", f.host.emplace()); }},
+        {"connect_port",
+         [](Reader& r, const Node& n, Flight& f) {
+             const auto* number = n.integer();
+             if (!number || *number < 1 || *number > 65535)
+                 return r.wrong_type(n, "connect_port", "a port");
+             f.flight.connect_port = static_cast<std::uint16_t>(*number);
+             return true;
+         }},
         {"ech",
          [](Reader& r, const Node& n, Flight& f) {
              if (!n.boolean())

@@ -105,9 +105,27 @@ Decision decide_first_flight(const CompiledPolicy& policy, const FlowFacts& fact
     const Decision at_syn = decide_syn(policy, facts);
     if (at_syn.verdict != Verdict::kDefer)
         return at_syn;
-    if (const auto settled = judge_first_flight_kind(policy.policy(), facts, flight))
+    if (const auto settled = judge_first_flight_kind(policy, facts, flight))
         return *settled;
     return decide_flow(policy, facts, false, wire_name_of(policy.policy(), flight));
+}
+
+bool connect_permitted(const CompiledPolicy& policy, const FlowFacts& facts, const FirstFlight& flight) {
+    const std::uint16_t port = flight.connect_port.value();
+    Decision decision;
+    if (flight.name) {
+        std::vector<RuleIndex> candidates;
+        policy.append_domain_rules(*flight.name, candidates);
+        policy.append_query_rules(candidates); // those on `any`; match_connect() passes over the others
+        decision = walk(policy.policy(), std::move(candidates), Action::kDeny,
+                        [&](const Rule& rule) { return match_connect(rule, *flight.name, port); });
+    } else if (flight.literal && !is_always_refused(*flight.literal)) {
+        FlowFacts behind;
+        behind.destination = {*flight.literal, port};
+        behind.host_addresses = facts.host_addresses;
+        decision = decide_flow(policy, behind, false, nullptr);
+    }
+    return decision.verdict == Verdict::kAllow && decision.basis == Basis::kRule;
 }
 
 Decision decide_query(const CompiledPolicy& policy, const Name& name, Protocol transport,

@@ -57,6 +57,9 @@ struct FirstFlight {
     /// The authority of kHttp when it is an IP literal. One that is not the flow's own address is denied
     /// like kHttpBad; the flow's own address, and no authority at all (HTTP/1.0), is no name on the wire.
     std::optional<IpAddress> literal = std::nullopt;
+    /// The port in the authority of CONNECT. `name` or `literal` then is where the server is asked to go, not
+    /// who the server is.
+    std::optional<std::uint16_t> connect_port = std::nullopt;
     /// The hello carries encrypted_client_hello (GREASE included).
     bool ech = false;
 };
@@ -70,6 +73,7 @@ enum class Basis : std::uint8_t {
     kHttpBad,        ///< an unparsable request head where a name decides (unless [http] host is "ignore")
     kNoSni,          ///< a hello without a name where a name decides
     kEch,            ///< ECH where the policy denies it
+    kConnect,        ///< CONNECT to an authority and port that no rule allows (unless host is "ignore")
 };
 [[nodiscard]] std::string_view basis_name(Basis basis);
 
@@ -93,6 +97,12 @@ struct Decision {
 /// The verdict once the first flight was peeked; never kDefer.
 [[nodiscard]] Decision decide_first_flight(const CompiledPolicy& policy, const FlowFacts& facts,
                                            const FirstFlight& flight);
+
+/// Whether a rule allows what the CONNECT in `flight` asks for: a TCP connection that the server makes to
+/// that authority and port. A name is taken as bound, since the address is the server's choice, so that of
+/// the rules on addresses only `any` says something of it. A default is no rule.
+[[nodiscard]] bool connect_permitted(const CompiledPolicy& policy, const FlowFacts& facts,
+                                     const FirstFlight& flight);
 
 /// The verdict on a DNS question for `name` sent over `transport` (UDP or TCP); never kDefer (DESIGN 6.3).
 /// `aliases` is the chain from `name` in the answer, which rules with the option `cname` match too; empty as

@@ -16,12 +16,13 @@ inline constexpr Words<FirstFlightKind, 6> kFirstFlightKindWords = {
      {"http", FirstFlightKind::kHttp},
      {"http-bad", FirstFlightKind::kHttpBad},
      {"plain", FirstFlightKind::kPlain}}};
-inline constexpr Words<Basis, 7> kBasisWords = {{{"rule", Basis::kRule},
+inline constexpr Words<Basis, 8> kBasisWords = {{{"rule", Basis::kRule},
                                                  {"default", Basis::kDefault},
                                                  {"refused-address", Basis::kRefusedAddress},
                                                  {"tls-bad", Basis::kTlsBad},
                                                  {"no-sni", Basis::kNoSni},
                                                  {"ech", Basis::kEch},
-                                                 {"http-bad", Basis::kHttpBad}}};
+                                                 {"http-bad", Basis::kHttpBad},
+                                                 {"connect", Basis::kConnect}}};
 
 } // namespace tapgate::policy

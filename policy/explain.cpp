@@ -155,6 +155,9 @@ std::string summary_of(const Policy& policy, const Explanation& explanation, std
     case Basis::kHttpBad:
         return fmt::format("{}: a name decides, and the HTTP request does not name this server legibly",
                            verdict);
+    case Basis::kConnect:
+        return fmt::format("{}: a name decides, and no rule allows what CONNECT asks the server for",
+                           verdict);
     }
     return std::string(verdict);
 }
@@ -206,7 +209,7 @@ Explanation explain_flow(const CompiledPolicy& policy, const FlowFacts& facts,
     } else {
         walk_flow(policy, facts, facts.protocol == Protocol::kTcp, nullptr, explanation);
         if (flight && explanation.decision.verdict == Verdict::kDefer) {
-            if (const auto settled = judge_first_flight_kind(policy.policy(), facts, *flight))
+            if (const auto settled = judge_first_flight_kind(policy, facts, *flight))
                 explanation.decision = *settled;
             else
                 walk_flow(policy, facts, false, wire_name_of(policy.policy(), *flight), explanation);

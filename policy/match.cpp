@@ -169,8 +169,24 @@ Decision RuleWalk::finish() const {
     return {Verdict::kAllow, Basis::kDefault, std::nullopt};
 }
 
-std::optional<Decision> judge_first_flight_kind(const Policy& policy, const FlowFacts& facts,
+Match match_connect(const Rule& rule, const Name& name, std::uint16_t port) {
+    if (rule.direction == Direction::kIngress)
+        return {Effect::kNone, Why::kOtherDirection};
+    if (!rule.protocols.includes(Protocol::kTcp))
+        return {Effect::kNone, Why::kOtherProtocol};
+    if (!has_port(rule, port))
+        return {Effect::kNone, Why::kOtherPort};
+    if (std::holds_alternative<AnyTarget>(rule.target))
+        return {Effect::kDecides, Why::kAny};
+    const auto* domain = std::get_if<DomainTarget>(&rule.target);
+    if (domain != nullptr && covers(*domain, name))
+        return {Effect::kDecides, Why::kNamed};
+    return {Effect::kNone, Why::kOtherName};
+}
+
+std::optional<Decision> judge_first_flight_kind(const CompiledPolicy& compiled, const FlowFacts& facts,
                                                 const FirstFlight& flight) {
+    const Policy& policy = compiled.policy();
     const auto denied = [](Basis basis) { return Decision{Verdict::kDeny, basis, std::nullopt}; };
     switch (flight.kind) {
     case FirstFlightKind::kTlsBad:
@@ -188,9 +204,13 @@ std::optional<Decision> judge_first_flight_kind(const Policy& policy, const Flow
             return denied(Basis::kNoSni);
         return std::nullopt;
     case FirstFlightKind::kHttp:
+        if (policy.http_host == HttpHost::kIgnore)
+            return std::nullopt;
+        if (flight.connect_port)
+            return connect_permitted(compiled, facts, flight) ? std::nullopt
+                                                              : std::optional(denied(Basis::kConnect));
         // A literal that is another address asks the server to go there for the guest (B40).
-        if (policy.http_host != HttpHost::kIgnore && !flight.name && flight.literal &&
-            *flight.literal != facts.destination.address)
+        if (!flight.name && flight.literal && *flight.literal != facts.destination.address)
             return denied(Basis::kHttpBad);
         return std::nullopt;
     case FirstFlightKind::kHttpBad:
@@ -204,7 +224,9 @@ std::optional<Decision> judge_first_flight_kind(const Policy& policy, const Flow
 }
 
 const Name* wire_name_of(const Policy& policy, const FirstFlight& flight) {
-    const bool http = flight.kind == FirstFlightKind::kHttp && policy.http_host != HttpHost::kIgnore;
+    // What CONNECT names is not the server: the server itself is judged as one without a name.
+    const bool http = flight.kind == FirstFlightKind::kHttp && policy.http_host != HttpHost::kIgnore &&
+                      !flight.connect_port;
     const bool named = (http || flight.kind == FirstFlightKind::kTls) && flight.name.has_value();
     return named ? &*flight.name : nullptr;
 }

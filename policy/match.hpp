@@ -76,6 +76,9 @@ struct QueryView {
 
 [[nodiscard]] Match match_query(const Rule& rule, const QueryView& query);
 
+/// One rule against a connection to `port` of `name` that a server is asked to make (CONNECT).
+[[nodiscard]] Match match_connect(const Rule& rule, const Name& name, std::uint16_t port);
+
 /// True if the domain rule's target covers `name`.
 [[nodiscard]] bool covers(const DomainTarget& target, const Name& name);
 /// The binding by which the domain rule knows the flow's address; null if there is none.
@@ -97,10 +100,10 @@ class RuleWalk {
     std::optional<std::size_t> waiting_denial_;
 };
 
-/// The verdict that the kind of first flight settles before any rule is asked; empty if the rules decide.
-/// Only for flows that were deferred.
-[[nodiscard]] std::optional<Decision> judge_first_flight_kind(const Policy& policy, const FlowFacts& facts,
-                                                              const FirstFlight& flight);
+/// The verdict that the kind of first flight settles before any rule on the flow is asked; empty if those
+/// decide. Only for flows that were deferred.
+[[nodiscard]] std::optional<Decision>
+judge_first_flight_kind(const CompiledPolicy& policy, const FlowFacts& facts, const FirstFlight& flight);
 /// The name in `flight` that the policy wants looked at; null if there is none.
 [[nodiscard]] const Name* wire_name_of(const Policy& policy, const FirstFlight& flight);
 

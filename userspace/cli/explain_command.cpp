@@ -178,6 +178,10 @@ std::optional<policy::FirstFlight> flight_of(const json::object& facts) {
     if (auto name = policy::Name::from_wire(text(shown, "name")))
         flight.name = std::move(*name);
     flight.literal = IpAddress::parse(text(shown, "literal"));
+    if (const json::value* port = shown.if_contains("connect_port"); port != nullptr && port->is_number())
+        flight.connect_port = port->to_number<std::uint16_t>();
+    if (flight.connect_port == 0)
+        flight.connect_port.reset();
     flight.ech = cell(shown, "ech") == "true";
     return flight;
 }

@@ -92,6 +92,7 @@ json::object facts_json(const proxy::SessionFacts& facts) {
         flight["kind"] = policy::first_flight_kind_name(facts.flight->kind);
         flight["name"] = facts.flight->name ? facts.flight->name->text() : std::string();
         flight["literal"] = facts.flight->literal ? facts.flight->literal->to_string() : std::string();
+        flight["connect_port"] = facts.flight->connect_port.value_or(0);
         flight["ech"] = facts.flight->ech;
         object["first_flight"] = std::move(flight);
     } else {

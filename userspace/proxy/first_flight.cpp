@@ -6,6 +6,22 @@ namespace tapgate::proxy {
 using policy::FirstFlightKind;
 using proto::PeekStatus;
 
+policy::FirstFlight flight_of(const proto::HttpRequest& request) {
+    policy::FirstFlight flight{FirstFlightKind::kHttp};
+    const auto& authority = request.authority;
+    if (!authority)
+        return flight;
+    if (authority->is_address)
+        flight.literal = IpAddress::parse(authority->host);
+    else
+        flight.name = policy::Name::from_wire(authority->host);
+    if (!flight.literal && !flight.name)
+        flight.kind = FirstFlightKind::kHttpBad;
+    if (request.target_form == proto::HttpTargetForm::kAuthority)
+        flight.connect_port = authority->port;
+    return flight;
+}
+
 bool FirstFlightReader::update(ByteView prefix) {
     if (settled_ || prefix.empty())
         return settled_;
@@ -69,17 +85,8 @@ void FirstFlightReader::settle_http() {
     case PeekStatus::kDone:
         break;
     }
-    const auto& authority = http_.request().authority;
-    if (authority && authority->is_address) {
-        flight_.literal = IpAddress::parse(authority->host);
-    } else if (authority) {
-        flight_.name = policy::Name::from_wire(authority->host);
-        if (!flight_.name) {
-            settle(FirstFlightKind::kHttpBad, "the host is not a host name");
-            return;
-        }
-    }
-    settle(FirstFlightKind::kHttp);
+    flight_ = flight_of(http_.request());
+    settle(flight_.kind, flight_.kind == FirstFlightKind::kHttpBad ? "the host is not a host name" : "");
 }
 
 void FirstFlightReader::settle(FirstFlightKind kind, std::string_view reason) {

@@ -12,6 +12,9 @@
 
 namespace tapgate::proxy {
 
+/// What a policy is asked of a request; kHttpBad if its host is none.
+[[nodiscard]] policy::FirstFlight flight_of(const proto::HttpRequest& request);
+
 /// Works out what kind of first flight a guest sends, from the growing prefix of its stream.
 class FirstFlightReader {
   public:

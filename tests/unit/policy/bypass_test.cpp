@@ -56,6 +56,53 @@ TEST(Bypass, B13_odd_wildcards_are_errors) {
         EXPECT_FALSE(parse_rule("allow@" + std::string(target))) << target;
 }
 
+TEST(Bypass, B40_connect_takes_a_rule_on_the_proxy_and_one_on_what_is_behind_it) {
+    const auto policy = compiled(R"(
+        rules = [
+          "deny@bad.zone.example:tcp:443",
+          "allow@proxy.example:tcp:3128",
+          "allow@*.zone.example:tcp:443",
+          "allow@8.8.8.8:tcp:443",
+        ])");
+    const std::vector<BoundName> bound = {{name("proxy.example"), {}}};
+    for (const std::string_view at : {"203.0.113.9", "2606:4700::1"}) {
+        FlowFacts facts;
+        facts.destination = {address(at), 3128};
+        facts.bound = bound;
+        const auto connect = [&](std::string_view to, std::uint16_t port) {
+            FirstFlight flight{FirstFlightKind::kHttp, Name::from_wire(to), IpAddress::parse(to)};
+            flight.connect_port = port;
+            return decide_first_flight(*policy, facts, flight);
+        };
+        EXPECT_EQ(connect("a.zone.example", 443).verdict, Verdict::kAllow);
+        EXPECT_EQ(connect("8.8.8.8", 443).verdict, Verdict::kAllow);
+        EXPECT_EQ(connect("bad.zone.example", 443).basis, Basis::kConnect);
+        EXPECT_EQ(connect("a.zone.example", 22).basis, Basis::kConnect);
+        EXPECT_EQ(connect("evil.test", 443).basis, Basis::kConnect);
+        EXPECT_EQ(connect("8.8.8.8", 22).basis, Basis::kConnect);
+        EXPECT_EQ(connect("169.254.169.254", 443).basis, Basis::kConnect);
+        EXPECT_EQ(connect("0.0.0.0", 443).basis, Basis::kConnect);
+        // Who may be behind the proxy may not be asked to be one.
+        facts.bound = {};
+        EXPECT_EQ(connect("a.zone.example", 443).verdict, Verdict::kDeny);
+    }
+}
+
+TEST(Bypass, B40_a_default_is_no_rule_that_allows_connect) {
+    const auto policy = compiled("default_egress = \"allow\"\nrules = [\"deny@evil.test\"]");
+    FlowFacts facts;
+    facts.destination = {address("8.8.8.8"), 80};
+    FirstFlight flight{FirstFlightKind::kHttp, name("good.test")};
+    EXPECT_EQ(decide_first_flight(*policy, facts, flight).verdict, Verdict::kAllow);
+    flight.connect_port = 443;
+    EXPECT_EQ(decide_first_flight(*policy, facts, flight).basis, Basis::kConnect);
+    EXPECT_EQ(explain_flow(*policy, facts, flight).decision.basis, Basis::kConnect);
+    const auto any = compiled("rules = [\"deny@evil.test\", \"allow@any\"]");
+    EXPECT_EQ(decide_first_flight(*any, facts, flight).verdict, Verdict::kAllow);
+    flight.name = name("evil.test");
+    EXPECT_EQ(decide_first_flight(*any, facts, flight).basis, Basis::kConnect);
+}
+
 TEST(Bypass, B14_an_empty_or_missing_allowlist_denies) {
     for (const std::string_view text :
          {"", "# nothing\n", "{}", "rules = []", R"({"rules":[]})", "[groups]\n",

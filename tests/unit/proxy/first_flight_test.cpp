@@ -120,6 +120,13 @@ TEST(FirstFlight, an_http_request_to_an_address_has_that_address_and_no_name) {
     EXPECT_EQ(flight.literal, IpAddress::parse("192.0.2.1"));
 }
 
+TEST(FirstFlight, connect_carries_the_port_of_its_authority) {
+    const auto flight = settled(bytes("CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\n\r\n"));
+    EXPECT_EQ(flight.kind, FirstFlightKind::kHttp);
+    EXPECT_EQ(flight.connect_port, 443);
+    EXPECT_EQ(settled(bytes("GET / HTTP/1.1\r\nHost: a.test:443\r\n\r\n")).connect_port, std::nullopt);
+}
+
 TEST(FirstFlight, two_hosts_are_bad) {
     EXPECT_EQ(settled(bytes("GET / HTTP/1.1\r\nHost: a.test\r\nHost: b.test\r\n\r\n")).kind,
               FirstFlightKind::kHttpBad);
