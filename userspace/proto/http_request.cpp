@@ -23,6 +23,9 @@
 //         Host       host [":" port]                      RFC 9110 7.2; exactly one in HTTP/1.1
 //           host     reg-name | IPv4 | "[" IPv6 "]"       RFC 3986 3.2.2, reg-name narrowed to host names
 //           port     1..65535
+//         Content-Length      digits, below 2^63          6.2; at most one, not with Transfer-Encoding
+//         Transfer-Encoding   "chunked"                   6.1; at most one, HTTP/1.1 alone
+//         Upgrade    protocol *("," protocol)             RFC 9110 7.8
 //     (empty line)
 namespace tapgate::proto {
 
@@ -259,12 +262,53 @@ PeekStatus HttpRequestParser::read_header(std::string_view line) {
     const std::string_view name = line.substr(0, colon);
     if (!is_token(name))
         return malformed("header name is not a token");
+    const std::string_view value = trim(line.substr(colon + 1));
+    if (same_text(name, "content-length"))
+        return read_content_length(value);
+    if (same_text(name, "transfer-encoding"))
+        return read_transfer_encoding(value);
+    if (same_text(name, "upgrade"))
+        return read_upgrade(value);
     if (!same_text(name, "host"))
         return status_;
     if (host_)
         return malformed("more than one Host");
-    host_ = parse_authority(trim(line.substr(colon + 1)));
+    host_ = parse_authority(value);
     return host_ ? status_ : malformed("Host is not a host");
+}
+
+PeekStatus HttpRequestParser::read_content_length(std::string_view value) {
+    if (has_length_)
+        return malformed("more than one Content-Length");
+    has_length_ = true;
+    std::int64_t length = 0;
+    const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), length);
+    if (error != std::errc{} || end != value.data() + value.size() || value.starts_with('-'))
+        return malformed("Content-Length is not a number");
+    return is_chunked_ ? malformed("Content-Length and Transfer-Encoding") : status_;
+}
+
+PeekStatus HttpRequestParser::read_transfer_encoding(std::string_view value) {
+    if (is_chunked_)
+        return malformed("more than one Transfer-Encoding");
+    is_chunked_ = true;
+    if (http_1_0_)
+        return malformed("Transfer-Encoding in HTTP/1.0");
+    if (!same_text(value, "chunked"))
+        return malformed("Transfer-Encoding is not chunked");
+    return has_length_ ? malformed("Content-Length and Transfer-Encoding") : status_;
+}
+
+PeekStatus HttpRequestParser::read_upgrade(std::string_view value) {
+    while (!value.empty()) {
+        const std::size_t comma = std::min(value.find(','), value.size());
+        std::string protocol(trim(value.substr(0, comma)));
+        std::ranges::transform(protocol, protocol.begin(), to_lower);
+        if (!protocol.empty())
+            request_.upgrades.push_back(std::move(protocol));
+        value.remove_prefix(std::min(comma + 1, value.size()));
+    }
+    return status_;
 }
 
 PeekStatus HttpRequestParser::read_end_of_head() {

@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace tapgate::proto {
 
@@ -31,6 +32,8 @@ struct HttpRequest {
     /// From the target in absolute-form and authority-form, else from Host. Empty only for an HTTP/1.0
     /// request that names nobody.
     std::optional<HttpAuthority> authority;
+    /// The protocols that Upgrade offers, in lower case: "websocket", "h2c", "tls/1.0".
+    std::vector<std::string> upgrades;
 };
 
 /// Recognises an HTTP/1 request head at the start of a stream.
@@ -38,10 +41,12 @@ struct HttpRequest {
 /// A stream is HTTP as soon as its first line is `token SP ... SP HTTP/...` (or an HTTP/0.9 `GET /...`),
 /// white space in front or not. From there on everything that two readers could take differently is
 /// kMalformed: bare LF or CR, control bytes, obs-fold, space before a colon, several Hosts, no Host in
-/// HTTP/1.1, user information, a Host that differs from the target's authority, CONNECT without a port. So is
-/// a control byte behind a first word, before it is clear whether a request stands there. A stream that
-/// cannot become such a line is kOtherProtocol at the first byte that shows it, at the latest at the end of
-/// its first line; the HTTP/2 preface is another protocol.
+/// HTTP/1.1, user information, a Host that differs from the target's authority, CONNECT without a port, and
+/// whatever leaves the end of the body open to dispute (RFC 9112 6.3): more than one Content-Length or
+/// Transfer-Encoding, both, a length that is no plain number, an encoding other than chunked, any encoding in
+/// HTTP/1.0. So is a control byte behind a first word, before it is clear whether a request stands there. A
+/// stream that cannot become such a line is kOtherProtocol at the first byte that shows it, at the latest at
+/// the end of its first line; the HTTP/2 preface is another protocol.
 ///
 /// Give update() the whole prefix of the stream each time. All calls together cost linear time; only the
 /// values returned are kept.
@@ -62,6 +67,9 @@ class HttpRequestParser {
     /// Only when kDone.
     [[nodiscard]] const HttpRequest& request() const { return request_; }
 
+    /// Bytes of the stream that the head takes, its empty line included. Only when kDone.
+    [[nodiscard]] std::size_t head_size() const { return scanned_; }
+
   private:
     enum class Expect : std::uint8_t { kMethod, kRequestLine, kHeader };
 
@@ -74,6 +82,9 @@ class HttpRequestParser {
     PeekStatus read_request_line(std::string_view line);
     PeekStatus read_target(std::string_view target);
     PeekStatus read_header(std::string_view line);
+    PeekStatus read_content_length(std::string_view value);
+    PeekStatus read_transfer_encoding(std::string_view value);
+    PeekStatus read_upgrade(std::string_view value);
     PeekStatus read_end_of_head();
 
     std::size_t cap_;
@@ -86,6 +97,8 @@ class HttpRequestParser {
     /// The port that `authority` means when it names none.
     std::optional<std::uint16_t> default_port_;
     std::optional<HttpAuthority> host_;
+    bool has_length_ = false;
+    bool is_chunked_ = false;
     PeekStatus status_ = PeekStatus::kNeedMore;
     std::string_view reason_;
     HttpRequest request_;

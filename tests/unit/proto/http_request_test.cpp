@@ -154,6 +154,46 @@ TEST(HttpRequest, what_two_readers_take_differently_is_malformed) {
     EXPECT_EQ(malformed_reason("GET\r/ HTTP/1.1\r\n"), "CR without LF");
 }
 
+TEST(HttpRequest, a_body_whose_end_is_open_to_dispute_is_malformed) {
+    const std::string host = "Host: a.test\r\n";
+    const std::pair<std::string_view, std::string_view> kCases[] = {
+        {"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", "Content-Length and Transfer-Encoding"},
+        {"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", "Content-Length and Transfer-Encoding"},
+        {"Content-Length: 5\r\nContent-Length: 5\r\n", "more than one Content-Length"},
+        {"Content-Length: 5, 5\r\n", "Content-Length is not a number"},
+        {"Content-Length: +5\r\n", "Content-Length is not a number"},
+        {"Content-Length: -1\r\n", "Content-Length is not a number"},
+        {"Content-Length: 0x5\r\n", "Content-Length is not a number"},
+        {"Content-Length: 5 5\r\n", "Content-Length is not a number"},
+        {"Content-Length:\r\n", "Content-Length is not a number"},
+        {"Content-Length: 9223372036854775808\r\n", "Content-Length is not a number"},
+        {"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", "more than one Transfer-Encoding"},
+        {"Transfer-Encoding: gzip, chunked\r\n", "Transfer-Encoding is not chunked"},
+        {"Transfer-Encoding: chunked, identity\r\n", "Transfer-Encoding is not chunked"},
+        {"Transfer-Encoding: identity\r\n", "Transfer-Encoding is not chunked"},
+        {"Transfer-Encoding: xchunked\r\n", "Transfer-Encoding is not chunked"},
+        {"Transfer-Encoding: \"chunked\"\r\n", "Transfer-Encoding is not chunked"},
+        {"Transfer-Encoding:\r\n", "Transfer-Encoding is not chunked"},
+    };
+    for (const auto& [headers, reason] : kCases)
+        EXPECT_EQ(malformed_reason(get(host + std::string(headers))), reason) << headers;
+    EXPECT_EQ(malformed_reason("POST / HTTP/1.0\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n"),
+              "Transfer-Encoding in HTTP/1.0");
+    done(get(host + "Transfer-Encoding: \tChunked \r\n"));
+    done(get(host + "Content-Length: 9223372036854775807\r\n"));
+}
+
+TEST(HttpRequest, the_protocols_of_upgrade_are_listed) {
+    const auto request = done(get("Host: a.test\r\nUpgrade: WebSocket, h2c\r\nupgrade:,TLS/1.0 ,\r\n"));
+    EXPECT_EQ(request.upgrades, (std::vector<std::string>{"websocket", "h2c", "tls/1.0"}));
+    EXPECT_TRUE(done(get("Host: a.test\r\nUpgrade:\r\n")).upgrades.empty());
+}
+
+TEST(HttpRequest, the_size_of_the_head_leaves_out_what_follows) {
+    const std::string head = get("Host: a.test\r\n");
+    EXPECT_EQ(run(head + "body").head_size(), head.size());
+}
+
 TEST(HttpRequest, other_versions_are_malformed) {
     for (const char* version : {"HTTP/1.2", "HTTP/2.0", "HTTP/0.9", "http/1.1", "HTTP/1.1x", "HTTP/11"})
         EXPECT_EQ(malformed_reason("GET / " + std::string(version) + "\r\n"), "unknown HTTP version")
