@@ -2,6 +2,7 @@
 #include "proto/dns_answer.hpp"
 
 #include "proto/ascii.hpp"
+#include "proto/dns_svcb.hpp"
 #include "proto/dns_writer.hpp"
 
 #include <algorithm>
@@ -55,15 +56,15 @@ std::optional<IpAddress> read_address(const DnsRecord& record) {
     return IpAddress(bytes);
 }
 
-/// The records of an answer that can bind an address, taken apart.
+/// The records of an answer that say something of its addresses, taken apart.
 struct Alias {
     const DnsRecord* record;
     DnsName target;
 };
 
-struct Address {
+struct Addresses {
     const DnsRecord* record;
-    IpAddress address;
+    std::vector<IpAddress> addresses; ///< hints of services may be none
 };
 
 void add_address(std::vector<DnsAddress>& addresses, const IpAddress& address, std::uint32_t ttl_seconds) {
@@ -153,7 +154,7 @@ std::optional<std::vector<std::uint8_t>> build_guest_answer(const DnsMessage& up
     return writer.take();
 }
 
-DnsAddresses derive_addresses(const DnsMessage& answer) {
+DnsAddresses derive_addresses(const DnsMessage& answer, const DnsLimits& limits) {
     const auto malformed = [](std::string_view reason) {
         DnsAddresses nothing;
         nothing.reason = reason;
@@ -165,7 +166,7 @@ DnsAddresses derive_addresses(const DnsMessage& answer) {
         return {};
 
     std::vector<Alias> aliases;
-    std::vector<Address> addresses;
+    std::vector<Addresses> others;
     for (const DnsRecord& record : answer.records) {
         if (record.section != DnsSection::kAnswer || record.klass != kDnsClassIn)
             continue;
@@ -178,7 +179,12 @@ DnsAddresses derive_addresses(const DnsMessage& answer) {
             const auto address = read_address(record);
             if (!address)
                 return malformed("address record has a wrong length");
-            addresses.push_back({&record, *address});
+            others.push_back({&record, {*address}});
+        } else if (is_svcb(record)) {
+            auto hints = svcb_hints(record);
+            if (!hints)
+                return malformed("service record is malformed");
+            others.push_back({&record, std::move(*hints)});
         }
     }
 
@@ -194,11 +200,10 @@ DnsAddresses derive_addresses(const DnsMessage& answer) {
                 return malformed("several CNAMEs at one name");
             next = &alias;
         }
-        const bool has_address = std::ranges::any_of(
-            addresses, [&current](const Address& address) { return address.record->owner.same_as(current); });
         if (next == nullptr)
             break;
-        if (has_address)
+        if (std::ranges::any_of(
+                others, [&current](const Addresses& other) { return other.record->owner.same_as(current); }))
             return malformed("CNAME beside an address");
         // A loop never ends and so runs into this bound.
         if (result.aliases.size() == kMaxDnsAliases)
@@ -207,11 +212,20 @@ DnsAddresses derive_addresses(const DnsMessage& answer) {
         result.aliases.push_back(next->target);
         current = next->target;
     }
-    for (const Address& address : addresses) {
-        if (address.record->owner.same_as(current))
-            add_address(result.addresses, address.address,
-                        std::min(chain_ttl, effective_ttl(*address.record)));
+    std::size_t count = 0;
+    for (const Addresses& other : others) {
+        if (!other.record->owner.same_as(current))
+            continue;
+        count += other.addresses.size();
+        if (count > limits.addresses)
+            return malformed("too many addresses");
+        for (const IpAddress& address : other.addresses)
+            add_address(result.addresses, address, std::min(chain_ttl, effective_ttl(*other.record)));
     }
+    const auto is_too_long = [](const DnsName& name) { return name.text().size() > kMaxDnsTextSize; };
+    if (count != 0 &&
+        (is_too_long(answer.questions[0].name) || std::ranges::any_of(result.aliases, is_too_long)))
+        return malformed("a name is too long as text");
     return result;
 }
 

@@ -51,14 +51,19 @@ struct DnsAddresses {
     std::string_view reason;           ///< why the answer is malformed; empty if it is not. Lives forever.
 };
 
-/// The addresses bound by `answer` to its question name: the reference for what BPF records.
+/// What has more text than this cannot be recorded: 253 octets, which only names full of escapes exceed.
+inline constexpr std::size_t kMaxDnsTextSize = 253;
+
+/// The addresses bound by `answer` to its question name: the reference for what BPF records, with the limits
+/// as they stand. Of those only `addresses` is looked at here.
 ///
 /// Follows CNAMEs from the question name, in the answer section and class IN only, records in any order; then
-/// takes A and AAAA of the last name, whatever type was asked. Nothing is bound, without it being an error,
-/// unless RCODE is NOERROR and TC is clear, and by records of other owners. Malformed, and nothing is bound:
-/// no question, several CNAMEs at one name of the chain, a CNAME beside an address, a loop, more than
-/// kMaxDnsAliases, an A record that is not 4 or an AAAA record that is not 16 bytes (whoever owns it), a
-/// CNAME that is not exactly one name.
-[[nodiscard]] DnsAddresses derive_addresses(const DnsMessage& answer);
+/// takes A, AAAA and the hints of SVCB and HTTPS records (RFC 9460 7.3) of the last name, whatever type was
+/// asked. Nothing is bound, without it being an error, unless RCODE is NOERROR and TC is clear, and by
+/// records of other owners. Malformed, and nothing is bound: no question, several CNAMEs at one name of the
+/// chain, a CNAME beside one of the other types, a loop, more than kMaxDnsAliases or `limits.addresses`, an A
+/// record that is not 4 or an AAAA record that is not 16 bytes (whoever owns it), a CNAME that is not exactly
+/// one name, a service record that is malformed, a name that is too long to be recorded.
+[[nodiscard]] DnsAddresses derive_addresses(const DnsMessage& answer, const DnsLimits& limits = {});
 
 } // namespace tapgate::proto

@@ -24,7 +24,8 @@ DnsHeader unpack_header(std::uint16_t id, std::uint16_t flags) {
 /// Reads one message from front to back.
 class MessageParser {
   public:
-    MessageParser(ByteView bytes, const DnsLimits& limits) : bytes_(bytes), limits_(limits), names_(bytes) {}
+    MessageParser(ByteView bytes, const DnsLimits& limits)
+        : bytes_(bytes), limits_(limits), names_(bytes, limits.steps) {}
 
     DnsParse parse();
 

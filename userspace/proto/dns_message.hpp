@@ -89,12 +89,19 @@ struct DnsRecord {
     ByteView rdata; ///< a view into the message that was parsed
 };
 
-/// What a message may hold; over any of these it is malformed.
+/// What a message may hold; over any of these it is malformed. As they stand they are those of the BPF
+/// parser.
 struct DnsLimits {
     std::size_t size = kMaxDnsUdpPayload;
     std::size_t answers = 32;
-    std::size_t records = 64; ///< in all three sections
+    std::size_t records = 64;   ///< in all three sections
+    std::size_t addresses = 64; ///< of the question name, hints and repetitions included
+    std::size_t steps = DnsNameReader::kMaxSteps;
 };
+
+/// Over TCP, where the daemon parses and BPF only records: more than any name needs, and still little work.
+inline constexpr DnsLimits kDnsTcpLimits{
+    .size = kMaxDnsTcpPayload, .answers = 512, .records = 1024, .addresses = 256, .steps = 16384};
 
 /// A message taken apart. Borrows the bytes it was parsed from.
 struct DnsMessage {

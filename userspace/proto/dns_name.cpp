@@ -96,7 +96,7 @@ std::optional<DnsNameReader::Read> DnsNameReader::read(std::size_t offset) {
     std::size_t run_start = offset;
     std::size_t at = offset;
     while (at < message_.size()) {
-        if (++steps_ > kMaxSteps)
+        if (++steps_ > max_steps_)
             return std::nullopt;
         const std::uint8_t length = message_[at];
         if (length <= kMaxDnsLabelSize) {

@@ -59,14 +59,15 @@ class DnsName {
 ///
 /// A pointer must go strictly backwards: to an offset behind the header and before the start of the run of
 /// labels it ends. So no loop is possible, and what one name costs is bounded by its 255 octets. All names of
-/// a message together may take kMaxSteps labels and pointers: a hostile message stays cheap.
+/// a message together may take so many labels and pointers: a hostile message stays cheap.
 class DnsNameReader {
   public:
     /// Labels, pointers and roots over the whole message; the budget of the BPF parser.
     static constexpr std::size_t kMaxSteps = 1024;
 
     /// `message` is borrowed and starts at the DNS header.
-    explicit DnsNameReader(ByteView message) : message_(message) {}
+    explicit DnsNameReader(ByteView message, std::size_t max_steps = kMaxSteps)
+        : message_(message), max_steps_(max_steps) {}
 
     struct Read {
         DnsName name;
@@ -78,6 +79,7 @@ class DnsNameReader {
 
   private:
     ByteView message_;
+    std::size_t max_steps_;
     std::size_t steps_ = 0;
 };
 

@@ -135,7 +135,8 @@ std::optional<SvcRecord> parse_svcb(const DnsRecord& record) {
         const auto key = reader.u16();
         const auto length = reader.u16();
         const auto value = length ? reader.take(*length) : std::nullopt;
-        if (!key || !value || (!svcb.params.empty() && *key <= svcb.params.back().key))
+        if (!key || !value || (!svcb.params.empty() && *key <= svcb.params.back().key) ||
+            svcb.params.size() == kMaxSvcParams)
             return std::nullopt;
         svcb.params.push_back({*key, *value, record.rdata.subspan(from, reader.position() - from)});
     }
@@ -164,6 +165,8 @@ std::optional<std::vector<IpAddress>> svcb_hints(const DnsRecord& record) {
             }
         }
     }
+    if (svcb->priority == 0)
+        hints.clear();
     return hints;
 }
 

@@ -35,14 +35,17 @@ struct SvcRecord {
 [[nodiscard]] bool is_svcb(const DnsRecord& record);
 
 /// Reads the RDATA of `record`; empty if it is malformed: keys out of order or twice, an ill-formed or
-/// compressed target, a length that does not fit.
+/// compressed target, a length that does not fit, more than kMaxSvcParams.
 ///
 ///     rdata := priority(2) target param*                                            RFC 9460 2.2
 ///     param := key(2) length(2) value{length}        keys strictly ascending
 [[nodiscard]] std::optional<SvcRecord> parse_svcb(const DnsRecord& record);
 
+/// More parameters than this make a record malformed; no service has a tenth of them.
+inline constexpr std::size_t kMaxSvcParams = 32;
+
 /// The addresses of `ipv4hint` and `ipv6hint`; empty if the record is malformed or a hint is not a whole
-/// number of addresses, at least one.
+/// number of addresses, at least one. The alias form has none: its parameters mean nothing (RFC 9460 2.4.2).
 [[nodiscard]] std::optional<std::vector<IpAddress>> svcb_hints(const DnsRecord& record);
 
 /// True if an SVCB or HTTPS record of `message` carries `ech`, or cannot be read.
