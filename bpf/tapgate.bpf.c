@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * The two programs on the host's side of every guest's interface. Both pass only what they know; whatever
- * else there is, is dropped and counted. README.md has the theory of operation.
+ * else there is, is dropped and counted. Then those that the daemon runs to write and forget bindings.
+ * README.md has the theory of operation.
  */
 #include <linux/bpf.h>
 #include <linux/pkt_cls.h>
@@ -342,4 +343,26 @@ int tap_egress(struct __sk_buff *skb)
 		return TC_ACT_OK;
 	count_drop(&context, skb->ifindex, verdict, &packet.flow, &packet.judgement);
 	return TC_ACT_SHOT;
+}
+
+/* --- what the daemon runs itself ---------------------------------------------------------------------------
+ */
+
+/* Writes what stands in `recordings`. Returns 0, or an enum tg_drop_reason: it is not all written. */
+SEC("tc")
+int record_answer(struct __sk_buff *skb)
+{
+	(void)skb;
+	return daemon_recording_write();
+}
+
+/* Takes a struct tg_forgetting behind the Ethernet header. */
+SEC("tc")
+int forget_binding(struct __sk_buff *skb)
+{
+	struct tg_forgetting forgetting;
+
+	if (bpf_skb_load_bytes(skb, ETH_HLEN, &forgetting, sizeof(forgetting)))
+		return 0;
+	return binding_forget(&forgetting);
 }

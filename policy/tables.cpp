@@ -266,6 +266,7 @@ Tables build_tables(const CompiledPolicy& policy) {
         const Rule& rule = policy.policy().rules[policy.rule_groups()[group].first];
         tables.allow.set(group, rule.action == Action::kAllow);
         tables.domain.set(group, std::holds_alternative<DomainTarget>(rule.target));
+        tables.cname.set(group, rule.cname);
     }
     tables.default_egress_allows = policy.policy().default_egress == Action::kAllow;
     tables.default_ingress_allows = policy.policy().default_ingress == Action::kAllow;

@@ -32,6 +32,8 @@ struct Tables {
     /// The groups that allow, and those on names; of all others the opposite holds.
     RuleGroupSet allow;
     RuleGroupSet domain;
+    /// Those on names that match the aliases of a bound name too (option `cname`).
+    RuleGroupSet cname;
     bool default_egress_allows = false;
     bool default_ingress_allows = false;
     /// Groups that match the addresses of group `host`, by that alone.

@@ -22,6 +22,8 @@
 #define DNS_TYPE_A     1
 #define DNS_TYPE_CNAME 5
 #define DNS_TYPE_AAAA  28
+#define DNS_TYPE_SVCB  64
+#define DNS_TYPE_HTTPS 65
 
 /* Parses the UDP header and sets the ports of the flow. Segmentation offload would make one packet of many
  * datagrams, of which only the first would be looked at. */

@@ -32,18 +32,28 @@
 
 /* Buffers are read and written by whole words at masked offsets: sizes are powers of two, plus slack for the
  * 64 octets copied from the last offset. */
-#define DNS_PACKET_MASK 2047
+#define DNS_PACKET_MASK 8191
 #define DNS_NAME_MASK	255
 #define DNS_TEXT_MASK	1023
 #define DNS_COPY_BYTES	64
 
-/* A CNAME, A or AAAA record of class IN in the answer section. */
+#define DNS_CHAIN_MASK 31 /* of arrays that hold a name and its aliases */
+
+_Static_assert(TG_DNS_ALIASES_MAX + 1 <= DNS_CHAIN_MASK + 1, "an index is masked");
+_Static_assert(TG_RECORDING_NAMES_BYTES <= DNS_PACKET_MASK + 1, "names to be recorded go where packets do");
+
+/* A CNAME, A, AAAA, SVCB or HTTPS record of class IN in the answer section. */
 struct dns_record {
 	__u64 owner_id;
 	__u64 target_id; /* CNAME: of the name it points to */
 	__u32 ttl_seconds;
 	__u16 type;
-	__u16 rdata_offset;
+	__u16 target_offset; /* CNAME: where that name stands */
+	/* the addresses in it: one of an A or AAAA record, hints of the others */
+	__u16 v4_offset;
+	__u16 v4_count;
+	__u16 v6_offset;
+	__u16 v6_count;
 };
 
 struct dns_scratch {
@@ -52,6 +62,7 @@ struct dns_scratch {
 	__u8 text[DNS_TEXT_MASK + 1];
 	struct dns_record records[TG_DNS_ANSWERS_MAX];
 	struct tg_name new_name;
+	struct tg_chain new_chain;
 	__u64 new_binding[sizeof(struct tg_binding) /
 			  sizeof(__u64)]; /* bytes: per-CPU maps take no spin lock */
 
@@ -81,39 +92,76 @@ struct dns_scratch {
 	__u32 record_index;
 	__u32 record_count; /* used entries of `records` */
 
+	/* the parameters of a SVCB or HTTPS record */
+	__u32 next_key; /* the least that may follow */
+	__u32 params_done;
+	__u32 v4_offset;
+	__u32 v4_count;
+	__u32 v6_offset;
+	__u32 v6_count;
+
 	/* the walk along the aliases */
 	__u32 chain_done;
 	__u64 current_id;
 	__u64 next_id;
+	__u32 next_offset;
 	__u32 chain_ttl_seconds;
 	__u32 next_ttl_seconds;
 	__u32 aliases_found;
-	__u32 addresses_found;
+	__u32 others_found; /* records that may not stand beside a CNAME */
 
-	/* the bindings being written */
+	/* the addresses of the last name being gathered: one list of a record */
+	__u32 list_offset;
+	__u32 list_count;
+	__u32 list_size; /* of one address */
+	__u32 list_ttl_seconds;
+	__u32 too_many;
+
+	/* what is to be recorded (lib/dns_record.bpf.h) */
 	__u64 guest_id;
-	__u64 now_ns;
-	__u64 latest_ns; /* when the last of them ends */
 	__u32 slot;
 	__u32 bindings_max;
+	struct tg_address resolver;
+	__u64 keep_until_ns;
+	__u64 name_ids[DNS_CHAIN_MASK + 1];	/* the question name, then its aliases */
+	__u32 name_offsets[DNS_CHAIN_MASK + 1]; /* where they stand in `packet` */
+	__u32 name_count;
+	__u32 told_count;
+	struct tg_told_address told[TG_RECORDING_ADDRESSES_MAX];
+
+	/* the recording */
+	struct tg_binding_key binding_key;
+	__u64 chain_id;
+	__u64 now_ns;
+	__u64 until_ns;	  /* what the names and the chain are needed for */
+	__u64 latest_ns;  /* when the last of the bindings ends */
+	__u64 expires_ns; /* of the binding at hand */
 	__u32 free_index;
 	__u32 expired_index;
 	__u32 verdict;
 	__u32 pad;
 };
 
+/* One value for the packet at hand, and one for what the daemon has recorded: that runs in a process, which
+ * packets interrupt. */
+enum dns_scratch_index {
+	DNS_SCRATCH_PACKET,
+	DNS_SCRATCH_DAEMON,
+	DNS_SCRATCHES,
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, DNS_SCRATCHES);
 	__type(key, __u32);
 	__type(value, struct dns_scratch);
 } dns_scratches SEC(".maps");
 
 static __always_inline struct dns_scratch *dns_scratch_get(void)
 {
-	__u32 zero = 0;
+	__u32 index = DNS_SCRATCH_PACKET;
 
-	return bpf_map_lookup_elem(&dns_scratches, &zero);
+	return bpf_map_lookup_elem(&dns_scratches, &index);
 }
 
 /* The compiler must not see through the masks, or it drops them where it can prove a bound that the verifier

@@ -68,18 +68,23 @@ static __always_inline void count_unknown_guest(void)
 		*count += 1;
 }
 
-static __always_inline void count_drop(const struct guest_context *context, __u32 ifindex, verdict_t reason,
-				       const struct tg_flow *flow, const struct tg_judgement *judgement)
+static __always_inline void count_reason(__u32 slot, verdict_t reason)
 {
 	__u32 key = reason;
 	__u64 *count = bpf_map_lookup_elem(&drops, &key);
 
 	if (count)
 		*count += 1;
-	key = context->guest->slot * TG_DROP_REASON_MAX + reason;
+	key = slot * TG_DROP_REASON_MAX + reason;
 	count = bpf_map_lookup_elem(&guest_drops, &key);
 	if (count)
 		*count += 1;
+}
+
+static __always_inline void count_drop(const struct guest_context *context, __u32 ifindex, verdict_t reason,
+				       const struct tg_flow *flow, const struct tg_judgement *judgement)
+{
+	count_reason(context->guest->slot, reason);
 	send_drop_event(context, ifindex, reason, flow, judgement);
 }
 

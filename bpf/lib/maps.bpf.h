@@ -61,6 +61,21 @@ struct {
 	__type(value, struct tg_binding);
 } bindings SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, TG_CHAINS_MAX);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct tg_chain_key);
+	__type(value, struct tg_chain);
+} chains SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct tg_recording);
+} recordings SEC(".maps");
+
 /* What every entry of `policies` looks like, but for its number of blocks. */
 struct tg_policy_map {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -10,9 +10,11 @@
  *     A, D   first group on addresses that allows, that denies       B   first group that allows a bound name
  *     X      first group that denies names                           f = min(A, D, B)
  *
- * the verdict is: no f: the default, where allow waits for the name if there is an X; f is B: defer; f is D:
- * deny; f is A: allow, but defer if X < A. Protocols without a first flight have no names to wait for: there
- * groups that deny a bound name count like those that allow one, and the first of all decides.
+ * A bound name brings the groups that match it, and those of option `cname` that match an alias between it
+ * and this address. The verdict is: no f: the default, where allow waits for the name if there is an X; f is
+ * B: defer; f is D: deny; f is A: allow, but defer if X < A. Protocols without a first flight have no names
+ * to wait for: there groups that deny a bound name count like those that allow one, and the first of all
+ * decides.
  *
  * All of it is read from one inner map, found once, so a verdict is of one generation. What cannot be read
  * there denies. As in lib/dns_name.bpf.h, state lives in a per-CPU value so that loops converge.
@@ -23,6 +25,9 @@
 
 /* Enough to search more ranges than TG_POLICY_BLOCKS_MAX holds. */
 #define POLICY_SEARCH_STEPS 32
+
+/* For each live name itself, its aliases, and the end of them. */
+#define POLICY_LIVE_STEPS (TG_NAMES_PER_ADDRESS * (TG_DNS_ALIASES_MAX + 2))
 
 /* The sets that a flow's service and address lead to, as numbers of blocks. */
 struct policy_sets {
@@ -52,9 +57,15 @@ struct policy_scratch {
 	__u64 generation;
 	struct tg_policy_table names;
 	__u32 suffix_labels;
+	__u32 cname_set;
 	__u32 name_set;
-	__u64 live[TG_NAMES_PER_ADDRESS]; /* ids of the names bound to the address now */
+	struct tg_bound_name live[TG_NAMES_PER_ADDRESS]; /* the names bound to the address now */
 	__u32 live_count;
+	struct tg_name_key name_key;
+	struct tg_chain_key chain_key;
+	__u32 live_index;	      /* the one at hand */
+	__u32 chain_index;	      /* 0: the name itself, else one of its aliases */
+	struct tg_policy_set brought; /* groups that match it so far */
 
 	__u32 is_tcp;		    /* has a first flight */
 	__u32 broken;		    /* something was not where the head says */
@@ -196,48 +207,107 @@ static long policy_name_step(__u32 round, void *data)
 
 _Static_assert((TG_NAME_SUFFIXES_MAX & (TG_NAME_SUFFIXES_MAX - 1)) == 0, "an index is masked");
 
-/* Adds what one live name brings. Returns 1 to stop. */
+/* Finds the set of a name that the guest was told, and leaves it in `name_set`: 0 if the policy says nothing
+ * of it. False if the name is not there. */
+static __always_inline bool policy_judge_name(struct policy_context *context, __u64 id)
+{
+	struct policy_scratch *s = context->s;
+	struct tg_name *name;
+	__u64 judged;
+
+	s->name_key.guest_id = s->guest_id;
+	s->name_key.name_id = id;
+	name = bpf_map_lookup_elem(&names, &s->name_key);
+	if (!name)
+		return false;
+	judged = *(volatile __u64 *)&name->judged;
+	if ((__u32)judged == (__u32)s->generation) {
+		s->name_set = judged >> 32;
+		return true;
+	}
+	s->name_set = 0;
+	context->name = name;
+	context->name_id = id;
+	bpf_loop(1 + TG_NAME_SUFFIXES_MAX, policy_name_step, context, 0);
+	if (!s->broken)
+		*(volatile __u64 *)&name->judged = (__u64)s->name_set << 32 | (__u32)s->generation;
+	return true;
+}
+
+/* Adds the groups of `name_set`: all of them for the name itself, those of option `cname` for an alias. */
+static __always_inline void policy_add_groups(struct policy_context *context, bool is_alias)
+{
+	struct policy_scratch *s = context->s;
+	union tg_policy_block *block, *counting;
+	int i;
+
+	if (!s->name_set)
+		return;
+	block = policy_block(context->policy, s->name_set);
+	counting = policy_block(context->policy, is_alias ? s->cname_set : s->name_set);
+	if (!block || !counting) {
+		s->broken = 1;
+		return;
+	}
+	for (i = 0; i < TG_SET_WORDS; i++)
+		s->brought.words[i] |= block->set.words[i] & counting->set.words[i];
+}
+
+/* On to the next live name; what this one brought counts if all of it was there. */
+static __always_inline void policy_live_done(struct policy_scratch *s, bool complete)
+{
+	int i;
+
+	for (i = 0; i < TG_SET_WORDS; i++) {
+		if (complete)
+			s->named.words[i] |= s->brought.words[i];
+		s->brought.words[i] = 0;
+	}
+	s->live_index++;
+	s->chain_index = 0;
+}
+
+/* One live name, or one of its aliases: two loops in one, so as not to lie too deep on the stack. Returns 1
+ * to stop. */
 static long policy_live_step(__u32 round, void *data)
 {
 	struct policy_context *context = data;
 	struct policy_scratch *s = context->s;
-	union tg_policy_block *block;
-	struct tg_name_key key;
-	struct tg_name *name;
-	__u64 judged;
-	int i;
+	struct tg_bound_name *live = &s->live[s->live_index & (TG_NAMES_PER_ADDRESS - 1)];
+	struct tg_chain *chain = NULL;
+	__u32 index = s->chain_index;
+	__u64 id = live->name_id;
 
-	if (round >= s->live_count)
+	(void)round;
+	if (s->live_index >= s->live_count)
 		return 1;
-	key.guest_id = s->guest_id;
-	key.name_id = s->live[round & (TG_NAMES_PER_ADDRESS - 1)];
-	name = bpf_map_lookup_elem(&names, &key);
-	/* A binding without its name (the daemon is about to remove it) binds nothing. */
-	if (!name)
-		return 0;
-	judged = *(volatile __u64 *)&name->judged;
-	if ((__u32)judged == (__u32)s->generation) {
-		s->name_set = judged >> 32;
-	} else {
-		s->name_set = 0;
-		context->name = name;
-		context->name_id = key.name_id;
-		bpf_loop(1 + TG_NAME_SUFFIXES_MAX, policy_name_step, context, 0);
-		if (!s->broken)
-			*(volatile __u64 *)&name->judged = (__u64)s->name_set << 32 | (__u32)s->generation;
+	/* A binding without its aliases or its name (the daemon is about to remove it) binds nothing. */
+	if (live->chain_id && s->cname_set != TG_POLICY_EMPTY_SET) {
+		s->chain_key.guest_id = s->guest_id;
+		s->chain_key.chain_id = live->chain_id;
+		chain = bpf_map_lookup_elem(&chains, &s->chain_key);
+		if (!chain) {
+			policy_live_done(s, false);
+			return 0;
+		}
 	}
-	if (!s->name_set)
-		return 0;
-	block = policy_block(context->policy, s->name_set);
-	if (!block) {
-		s->broken = 1;
-		return 1;
+	if (index) {
+		if (!chain || index > chain->alias_count) {
+			policy_live_done(s, true);
+			return 0;
+		}
+		id = chain->alias_ids[(index - 1) & (TG_DNS_ALIASES_MAX - 1)];
 	}
-	for (i = 0; i < TG_SET_WORDS; i++)
-		s->named.words[i] |= block->set.words[i];
-	return 0;
+	if (!policy_judge_name(context, id)) {
+		policy_live_done(s, false);
+		return 0;
+	}
+	policy_add_groups(context, index);
+	s->chain_index = index + 1;
+	return s->broken != 0;
 }
 
+_Static_assert((TG_DNS_ALIASES_MAX & (TG_DNS_ALIASES_MAX - 1)) == 0, "an index is masked");
 _Static_assert((TG_NAMES_PER_ADDRESS & (TG_NAMES_PER_ADDRESS - 1)) == 0, "an index is masked");
 
 static __always_inline void policy_note_live(struct policy_scratch *s)
@@ -253,10 +323,17 @@ static __always_inline void policy_note_live(struct policy_scratch *s)
 	if (!binding)
 		return;
 	bpf_spin_lock(&binding->lock);
+	/* Removed since, and perhaps another entry by now: see struct tg_binding. */
+	if (binding->dying || binding->key.guest_id != s->guest_id ||
+	    !address_equal(&binding->key.address, &s->address)) {
+		bpf_spin_unlock(&binding->lock);
+		return;
+	}
+	binding->used_ns = now;
 	for (i = 0; i < TG_NAMES_PER_ADDRESS; i++) {
 		if (!binding->names[i].name_id || binding->names[i].expires_ns <= now)
 			continue;
-		s->live[s->live_count & (TG_NAMES_PER_ADDRESS - 1)] = binding->names[i].name_id;
+		s->live[s->live_count & (TG_NAMES_PER_ADDRESS - 1)] = binding->names[i];
 		s->live_count++;
 	}
 	bpf_spin_unlock(&binding->lock);
@@ -314,9 +391,10 @@ static __always_inline bool set_has(const struct tg_policy_set *set, __u32 group
 	return set->words[group / 64 & (TG_SET_WORDS - 1)] >> (group & 63) & 1;
 }
 
-static __always_inline void policy_find_sets(struct policy_context *context,
-					     const struct tg_policy_head *head, const struct tg_guest *guest,
-					     const struct packet *packet)
+/* This and policy_first_groups() are not inlined: the stack that they need is free while names are judged,
+ * which goes deepest. */
+static __noinline void policy_find_sets(struct policy_context *context, const struct tg_policy_head *head,
+					const struct tg_guest *guest, const struct packet *packet)
 {
 	struct policy_scratch *s = context->s;
 	struct policy_sets *sets = &s->sets;
@@ -377,9 +455,8 @@ static long policy_word_step(__u32 round, void *data)
 }
 
 /* Finds `first` and `waiting`. */
-static __always_inline void policy_first_groups(struct policy_context *context,
-						const struct tg_policy_set *allow,
-						const struct tg_policy_set *domain)
+static __noinline void policy_first_groups(struct policy_context *context, const struct tg_policy_set *allow,
+					   const struct tg_policy_set *domain)
 {
 	struct policy_scratch *s = context->s;
 	union tg_policy_block *service = policy_block(context->policy, s->sets.service);
@@ -467,11 +544,16 @@ __noinline int policy_judge(const struct tg_guest *guest, struct packet *packet)
 	s->generation = head->head.generation;
 	s->names = head->head.names;
 	s->suffix_labels = head->head.suffix_labels;
-	for (i = 0; i < TG_SET_WORDS; i++)
+	s->cname_set = head->head.cname_set;
+	for (i = 0; i < TG_SET_WORDS; i++) {
 		s->named.words[i] = 0;
+		s->brought.words[i] = 0;
+	}
+	s->live_index = 0;
+	s->chain_index = 0;
 	policy_find_sets(&context, &head->head, guest, packet);
 	policy_note_live(s);
-	bpf_loop(TG_NAMES_PER_ADDRESS, policy_live_step, &context, 0);
+	bpf_loop(POLICY_LIVE_STEPS, policy_live_step, &context, 0);
 	policy_first_groups(&context, &allow->set, &domain->set);
 	if (s->broken)
 		return TG_DROP_NO_POLICY;

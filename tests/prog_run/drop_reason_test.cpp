@@ -228,8 +228,9 @@ const std::vector<DropCase>& cases() {
              key.guest_id = kGuestId;
              key.address = to_tg(*IpAddress::parse("203.0.113.5"));
              tg_binding binding{};
+             binding.key = key;
              for (auto& slot : binding.names)
-                 slot = {0x1234, ~0ULL};
+                 slot = {0x1234, 0, ~0ULL, 0};
              answer_path().store("bindings", key, binding);
              return answer_to(f, dns_name("allowed.test"), plain_answer());
          }},

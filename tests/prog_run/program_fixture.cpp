@@ -176,7 +176,7 @@ void Programs::set_state(const tg_guest_state& state) const {
 }
 
 void Programs::reset() const {
-    for (const char* map : {"pending", "dns_pending", "names", "bindings"})
+    for (const char* map : {"pending", "dns_pending", "names", "chains", "bindings"})
         clear(map);
     for (std::uint32_t index = 0; index < TG_LISTENER_KINDS; ++index)
         bpf_map_delete_elem(map_fd("listeners"), &index);
@@ -206,12 +206,15 @@ void Programs::bind(std::string_view name, const IpAddress& address, std::chrono
     const tg_name_key key{kGuestId, datapath::name_id(kHashKey, name)};
     store("names", key, datapath::name_entry(kHashKey, name));
     tg_binding binding{};
-    binding.names[0] = {key.name_id, datapath::to_abi_time(BootClock::now() + lifetime)};
-    store("bindings", tg_binding_key{kGuestId, to_tg(address)}, binding);
+    binding.key = {kGuestId, to_tg(address)};
+    binding.names[0].name_id = key.name_id;
+    binding.names[0].expires_ns = datapath::to_abi_time(BootClock::now() + lifetime);
+    store("bindings", binding.key, binding);
 }
 
 void Programs::reset_bindings() const {
     clear("names");
+    clear("chains");
     clear("bindings");
 }
 

@@ -22,8 +22,11 @@ class KernelAdapter final : public proxy::KernelState, public PolicyInstaller {
                        judgement.rule_group};
     }
 
-    std::vector<std::string> bound_names(proxy::GuestId guest, const IpAddress& address) override {
-        return datapath_.bound_names(guest, address);
+    std::vector<BoundName> bound_names(proxy::GuestId guest, const IpAddress& address) override {
+        std::vector<BoundName> names;
+        for (datapath::BoundName& bound : datapath_.bound_names(guest, address))
+            names.push_back({std::move(bound.name), std::move(bound.aliases)});
+        return names;
     }
 
     void count_refusal(unsigned ifindex, proxy::Refusal refusal) override {

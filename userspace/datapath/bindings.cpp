@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <unordered_set>
 
 namespace tapgate::datapath {
 
@@ -12,8 +13,9 @@ namespace {
 
 // Entries looked at per sweep; full tables take 32 sweeps.
 constexpr std::size_t kSweepBudget = 16384;
-// BPF can come between taking a binding out and putting it back only once per DNS answer for that address.
-constexpr int kPutBackAttempts = 16;
+// Far longer than BPF takes from a name to its bindings.
+constexpr std::chrono::seconds kSettled{1};
+constexpr BootClock::time_point kForever = BootClock::time_point::max();
 
 bool is_used(const tg_bound_name& name) {
     return name.name_id != 0;
@@ -28,55 +30,68 @@ bool has_live(const tg_binding& binding, BootClock::time_point now) {
                                [now](const tg_bound_name& name) { return is_live(name, now); });
 }
 
-/// Adds the names of `from` to `into`, the later expiry of each. Returns how many places that saved, which is
-/// also how many units of the guest's counter are now one too many.
-std::uint32_t merge(tg_binding& into, const tg_binding& from) {
-    std::uint32_t saved = 0;
-    for (const tg_bound_name& name : from.names) {
-        if (!is_used(name))
-            continue;
-        auto place = std::ranges::find(into.names, name.name_id, &tg_bound_name::name_id);
-        const bool known = place != std::end(into.names);
-        if (!known)
-            place = std::ranges::find(into.names, 0U, &tg_bound_name::name_id);
-        if (known || place == std::end(into.names))
-            ++saved;
-        // With no place left the name is forgotten: the guest is refused and asks again.
-        if (place != std::end(into.names) && (!known || place->expires_ns < name.expires_ns))
-            *place = name;
-    }
-    return saved;
+bool has_expired(const tg_binding& binding, BootClock::time_point now) {
+    return std::ranges::any_of(
+        binding.names, [now](const tg_bound_name& name) { return is_used(name) && !is_live(name, now); });
+}
+
+tg_name_key name_key(GuestId guest, std::uint64_t name_id) {
+    return {guest, name_id};
+}
+
+std::span<const __u64> alias_ids(const tg_chain& chain) {
+    return std::span(chain.alias_ids).first(std::min<std::size_t>(chain.alias_count, TG_DNS_ALIASES_MAX));
+}
+
+std::optional<IpAddress> resolver_of(const tg_name& name) {
+    const IpAddress resolver = from_abi(name.resolver);
+    return resolver == IpAddress(IpAddress::Bytes{}) ? std::nullopt : std::optional(resolver);
+}
+
+std::string text_in(const tg_name& name) {
+    return {name.text, std::min<std::size_t>(name.length, TG_NAME_TEXT_MAX - 1)};
 }
 
 } // namespace
 
-Bindings::Bindings(int bindings_fd, int names_fd, const GuestTable& guests)
-    : bindings_(bindings_fd), names_(names_fd), guests_(guests) {}
+Bindings::Bindings(int bindings_fd, int names_fd, int chains_fd, BindingWriter& writer,
+                   const GuestTable& guests)
+    : bindings_(bindings_fd), names_(names_fd), chains_(chains_fd), writer_(writer), guests_(guests) {}
 
 std::optional<std::string> Bindings::text_of(GuestId guest, std::uint64_t name_id) const {
-    tg_name_key key{};
-    key.guest_id = guest;
-    key.name_id = name_id;
-    const auto name = names_.find(key);
-    if (!name)
-        return std::nullopt;
-    return std::string(name->text, std::min<std::size_t>(name->length, TG_NAME_TEXT_MAX - 1));
+    const auto name = names_.find(name_key(guest, name_id));
+    return name ? std::optional(text_in(*name)) : std::nullopt;
 }
 
-std::vector<std::string> Bindings::bound_names(GuestId guest, const IpAddress& address,
-                                               BootClock::time_point now) const {
-    std::vector<std::string> names;
-    tg_binding_key key{};
-    key.guest_id = guest;
-    key.address = to_abi(address);
-    const auto binding = bindings_.find(key);
+std::optional<std::vector<std::string>> Bindings::aliases_of(GuestId guest, std::uint64_t chain_id) const {
+    std::vector<std::string> aliases;
+    if (chain_id == 0)
+        return aliases;
+    const auto chain = chains_.find(tg_chain_key{guest, chain_id});
+    if (!chain)
+        return std::nullopt;
+    for (const std::uint64_t id : alias_ids(*chain)) {
+        auto text = text_of(guest, id);
+        if (!text)
+            return std::nullopt;
+        aliases.push_back(std::move(*text));
+    }
+    return aliases;
+}
+
+std::vector<BoundName> Bindings::bound_names(GuestId guest, const IpAddress& address,
+                                             BootClock::time_point now) const {
+    std::vector<BoundName> names;
+    const auto binding = bindings_.find(tg_binding_key{guest, to_abi(address)});
     if (!binding)
         return names;
-    for (const tg_bound_name& name : binding->names) {
-        if (!is_live(name, now))
+    for (const tg_bound_name& slot : binding->names) {
+        if (!is_live(slot, now))
             continue;
-        if (auto text = text_of(guest, name.name_id))
-            names.push_back(std::move(*text));
+        auto text = text_of(guest, slot.name_id);
+        auto aliases = aliases_of(guest, slot.chain_id);
+        if (text && aliases)
+            names.push_back({std::move(*text), std::move(*aliases)});
     }
     return names;
 }
@@ -86,65 +101,154 @@ std::vector<Binding> Bindings::list(std::optional<GuestId> guest, BootClock::tim
     bindings_.for_each([&](const tg_binding_key& key, const tg_binding& binding) {
         if (guest && key.guest_id != *guest)
             return;
-        for (const tg_bound_name& name : binding.names) {
-            if (!is_live(name, now))
+        for (const tg_bound_name& slot : binding.names) {
+            if (!is_live(slot, now))
                 continue;
-            if (auto text = text_of(key.guest_id, name.name_id))
-                found.push_back(
-                    {key.guest_id, from_abi(key.address), std::move(*text), from_abi_time(name.expires_ns)});
+            const auto name = names_.find(name_key(key.guest_id, slot.name_id));
+            auto aliases = aliases_of(key.guest_id, slot.chain_id);
+            if (!name || !aliases)
+                continue;
+            Binding& out = found.emplace_back();
+            out.guest = key.guest_id;
+            out.address = from_abi(key.address);
+            out.name = text_in(*name);
+            out.aliases = std::move(*aliases);
+            out.resolver = resolver_of(*name);
+            out.told = from_abi_time(slot.told_ns);
+            out.expires = from_abi_time(slot.expires_ns);
         }
     });
     return found;
 }
 
-template <typename Predicate>
-std::vector<tg_bound_name> Bindings::prune(const tg_binding_key& key, Predicate is_unwanted) {
-    std::vector<tg_bound_name> dropped;
-    auto binding = bindings_.take(key);
-    if (!binding)
-        return dropped;
-    for (tg_bound_name& name : binding->names) {
-        if (!is_used(name) || !is_unwanted(name))
+void Bindings::keep(GuestId guest, const IpAddress& address, std::string_view name,
+                    BootClock::time_point until, BootClock::time_point now) {
+    const auto entry = guests_.find_guest(guest);
+    const auto binding = bindings_.find(tg_binding_key{guest, to_abi(address)});
+    if (!entry || !binding)
+        return;
+    for (const tg_bound_name& slot : binding->names) {
+        if (!is_live(slot, now) || from_abi_time(slot.expires_ns) >= until ||
+            text_of(guest, slot.name_id) != name)
             continue;
-        dropped.push_back(name);
-        name = tg_bound_name{};
-    }
-    std::uint32_t released = static_cast<std::uint32_t>(dropped.size());
-    bool left = std::ranges::any_of(binding->names, is_used);
-    for (int attempt = 0; left && attempt < kPutBackAttempts; ++attempt) {
-        if (bindings_.insert(key, *binding)) {
-            left = false;
-        } else if (const auto newer = bindings_.take(key)) {
-            released += merge(*binding, *newer);
+        std::vector<std::uint64_t> ids{slot.name_id};
+        if (slot.chain_id != 0) {
+            const auto chain = chains_.find(tg_chain_key{guest, slot.chain_id});
+            if (!chain)
+                continue;
+            const auto aliases = alias_ids(*chain);
+            ids.insert(ids.end(), aliases.begin(), aliases.end());
         }
+        writer_.keep(*entry, address, ids, until);
     }
-    if (left) {
-        // The table is full: the guest forgets this address, is refused and asks again.
-        released += static_cast<std::uint32_t>(std::ranges::count_if(binding->names, is_used));
-    }
-    guests_.release(key.guest_id, &tg_guest_state::bindings, released);
-    return dropped;
+}
+
+BindingWriter::Forgotten Bindings::free_slots(const tg_binding_key& key, BootClock::time_point until,
+                                              std::uint64_t name_id) {
+    const auto forgotten = writer_.forget(key, until, name_id);
+    guests_.release(key.guest_id, &tg_guest_state::bindings, forgotten.freed);
+    return forgotten;
 }
 
 std::size_t Bindings::flush(GuestId guest, std::optional<std::string_view> name, BootClock::time_point now) {
     std::size_t live = 0;
-    const auto is_meant = [&](const tg_bound_name& bound) {
-        return is_used(bound) && (!name || text_of(guest, bound.name_id) == *name);
-    };
     bindings_.for_each([&](const tg_binding_key& key, const tg_binding& seen) {
-        if (key.guest_id != guest || std::ranges::none_of(seen.names, is_meant))
+        if (key.guest_id != guest)
             return;
-        const auto dropped = prune(key, is_meant);
-        live += static_cast<std::size_t>(std::ranges::count_if(
-            dropped, [now](const tg_bound_name& bound) { return is_live(bound, now); }));
+        if (!name) {
+            live += free_slots(key, kForever).live;
+            return;
+        }
+        for (const tg_bound_name& slot : seen.names) {
+            if (is_used(slot) && text_of(guest, slot.name_id) == *name)
+                live += free_slots(key, kForever, slot.name_id).live;
+        }
     });
+    remove_unused(guest, now);
     return live;
 }
 
+std::size_t Bindings::evict(GuestId guest, std::size_t count, BootClock::time_point now) {
+    struct Candidate {
+        std::uint64_t used_ns;
+        tg_binding_key key;
+    };
+
+    std::vector<Candidate> candidates;
+    bindings_.for_each([&](const tg_binding_key& key, const tg_binding& seen) {
+        if (key.guest_id == guest)
+            candidates.push_back({has_live(seen, now) ? seen.used_ns : 0, key});
+    });
+    std::ranges::sort(candidates, {}, &Candidate::used_ns);
+    std::size_t freed = 0;
+    std::size_t live = 0;
+    for (const Candidate& candidate : candidates) {
+        if (freed >= count)
+            break;
+        const auto forgotten = free_slots(candidate.key, kForever);
+        freed += forgotten.freed;
+        live += forgotten.live;
+    }
+    guests_.add_evicted(guest, live);
+    remove_unused(guest, now);
+    return freed;
+}
+
+template <typename Map, typename Key, typename Predicate>
+void Bindings::remove_if(Map& map, const Key& key, std::uint32_t tg_guest_state::* counter,
+                         Predicate is_over) {
+    // BPF may renew the entry at any moment: looked at once more, and put back if it did so while it was
+    // taken out. If BPF has made a new one meanwhile, this one is superfluous.
+    const auto again = map.find(key);
+    if (!again || !is_over(*again))
+        return;
+    const auto taken = map.take(key);
+    if (!taken || (!is_over(*taken) && map.insert(key, *taken)))
+        return;
+    guests_.release(key.guest_id, counter, 1);
+}
+
+void Bindings::remove_unused(GuestId guest, BootClock::time_point now) {
+    std::unordered_set<std::uint64_t> used_names;
+    std::unordered_set<std::uint64_t> used_chains;
+    bindings_.for_each([&](const tg_binding_key& key, const tg_binding& seen) {
+        if (key.guest_id != guest)
+            return;
+        for (const tg_bound_name& slot : seen.names) {
+            if (!is_live(slot, now))
+                continue;
+            used_names.insert(slot.name_id);
+            used_chains.insert(slot.chain_id);
+        }
+    });
+    const auto is_settled = [now](const auto& entry) {
+        return from_abi_time(entry.told_ns) + kSettled <= now;
+    };
+    chains_.for_each([&](const tg_chain_key& key, const tg_chain& seen) {
+        if (key.guest_id != guest)
+            return;
+        if (used_chains.contains(key.chain_id) || !is_settled(seen)) {
+            const auto aliases = alias_ids(seen);
+            used_names.insert(aliases.begin(), aliases.end());
+            return;
+        }
+        remove_if(chains_, key, &tg_guest_state::chains, is_settled);
+    });
+    names_.for_each([&](const tg_name_key& key, const tg_name& seen) {
+        if (key.guest_id == guest && !used_names.contains(key.name_id) && is_settled(seen))
+            remove_if(names_, key, &tg_guest_state::names, is_settled);
+    });
+}
+
 void Bindings::forget(GuestId guest) {
+    writer_.settle();
     bindings_.for_each([&](const tg_binding_key& key, const tg_binding&) {
         if (key.guest_id == guest)
-            prune(key, [](const tg_bound_name&) { return true; });
+            free_slots(key, kForever);
+    });
+    chains_.for_each([&](const tg_chain_key& key, const tg_chain&) {
+        if (key.guest_id == guest)
+            chains_.erase(key);
     });
     names_.for_each([&](const tg_name_key& key, const tg_name&) {
         if (key.guest_id == guest)
@@ -153,30 +257,18 @@ void Bindings::forget(GuestId guest) {
 }
 
 void Bindings::sweep(BootClock::time_point now) {
-    sweep_bindings(now);
-    sweep_names(now);
-}
-
-void Bindings::sweep_bindings(BootClock::time_point now) {
     bindings_.walk(bindings_position_, kSweepBudget, [&](const tg_binding_key& key, const tg_binding& seen) {
-        // Whatever BPF has prolonged since is put back.
-        if (!has_live(seen, now))
-            prune(key, [now](const tg_bound_name& name) { return !is_live(name, now); });
+        if (has_expired(seen, now))
+            free_slots(key, now);
     });
-}
-
-void Bindings::sweep_names(BootClock::time_point now) {
-    const auto is_over = [now](const tg_name& name) { return from_abi_time(name.expires_ns) <= now; };
+    const auto is_over = [now](const auto& entry) { return from_abi_time(entry.expires_ns) <= now; };
+    chains_.walk(chains_position_, kSweepBudget, [&](const tg_chain_key& key, const tg_chain& seen) {
+        if (is_over(seen))
+            remove_if(chains_, key, &tg_guest_state::chains, is_over);
+    });
     names_.walk(names_position_, kSweepBudget, [&](const tg_name_key& key, const tg_name& seen) {
-        if (!is_over(seen))
-            return;
-        // BPF may prolong it at any moment: looked at once more, and put back if it did so while it was taken
-        // out.
-        const auto again = names_.find(key);
-        if (!again || !is_over(*again))
-            return;
-        if (const auto taken = names_.take(key); taken && !is_over(*taken))
-            names_.insert(key, *taken);
+        if (is_over(seen))
+            remove_if(names_, key, &tg_guest_state::names, is_over);
     });
 }
 

@@ -5,6 +5,7 @@
 #include "base/unique_fd.hpp"
 #include "datapath/abi.hpp"
 #include "datapath/attach.hpp"
+#include "datapath/binding_writer.hpp"
 #include "datapath/bindings.hpp"
 #include "datapath/drop_counters.hpp"
 #include "datapath/events.hpp"
@@ -102,7 +103,10 @@ class KernelDatapath final : public Datapath {
           policies_(std::move(policies)), events_(std::move(events)),
           attacher_(pins_.links_path(), kind, programs_->tap_ingress_fd(), programs_->tap_egress_fd()),
           in_flight_(programs_->maps().pending, programs_->maps().dns_pending, *guests_),
-          bindings_(programs_->maps().bindings, programs_->maps().names, *guests_),
+          writer_(programs_->record_answer_fd(), programs_->forget_binding_fd(), programs_->maps().recordings,
+                  *guests_),
+          bindings_(programs_->maps().bindings, programs_->maps().names, programs_->maps().chains, writer_,
+                    *guests_),
           drops_(programs_->maps().drops, programs_->maps().guest_drops, programs_->maps().events_lost) {}
 
     /// The last steps of open(), which cannot fail.
@@ -208,9 +212,10 @@ class KernelDatapath final : public Datapath {
         if (!entry)
             return fail(ErrorCode::kNotFound, fmt::format("interface {} is not a guest", ifindex));
         auto detached = attacher_.detach(ifindex);
-        // Even if that failed: a program without an entry drops everything.
-        forget(entry->id);
+        // Even if that failed: a program without an entry drops everything. The entry goes first, so that
+        // nothing is recorded for the guest once its state is forgotten.
         guests_->erase(ifindex);
+        forget(entry->id);
         return detached;
     }
 
@@ -233,8 +238,31 @@ class KernelDatapath final : public Datapath {
 
     std::optional<PendingFlow> take_pending(const FlowTuple& flow) override { return in_flight_.take(flow); }
 
-    [[nodiscard]] std::vector<std::string> bound_names(GuestId guest, const IpAddress& address) override {
+    [[nodiscard]] std::vector<BoundName> bound_names(GuestId guest, const IpAddress& address) override {
         return bindings_.bound_names(guest, address, BootClock::now());
+    }
+
+    Result<void> record_answer(unsigned ifindex, const Recording& recording) override {
+        return writer_.record(ifindex, recording);
+    }
+
+    bool set_resolver(const DnsFlow& question, const IpAddress& resolver) override {
+        return in_flight_.set_resolver(question, resolver);
+    }
+
+    std::size_t evict_bindings(GuestId guest, std::size_t count) override {
+        const std::lock_guard lock(mutex_);
+        return bindings_.evict(guest, count, BootClock::now());
+    }
+
+    [[nodiscard]] std::uint64_t bindings_evicted(unsigned ifindex) const override {
+        const auto entry = guests_->find(ifindex);
+        return entry ? guests_->evicted(entry->slot) : 0;
+    }
+
+    void keep_binding(GuestId guest, const IpAddress& address, std::string_view name,
+                      BootClock::time_point until) override {
+        bindings_.keep(guest, address, name, until, BootClock::now());
     }
 
     [[nodiscard]] std::vector<Binding> bindings(std::optional<GuestId> guest) override {
@@ -314,8 +342,8 @@ class KernelDatapath final : public Datapath {
         if (before && guests_->put(ifindex, *before))
             return;
         if (const auto entry = guests_->find(ifindex)) {
-            forget(entry->id);
             guests_->erase(ifindex);
+            forget(entry->id);
         }
     }
 
@@ -328,6 +356,7 @@ class KernelDatapath final : public Datapath {
     std::unique_ptr<Events> events_;
     Attacher attacher_;
     InFlight in_flight_;
+    BindingWriter writer_;
     Bindings bindings_;
     DropCounters drops_;
     std::mutex mutex_; // attaching, sweeping and the rare walks, one at a time

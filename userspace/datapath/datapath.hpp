@@ -33,7 +33,8 @@ struct Settings {
     std::string pin_dir = "/sys/fs/bpf/tapgate";
     std::uint32_t mark = 0x7461;
     unsigned workers = 1;
-    /// Lifetime of a binding is clamp(TTL, min_ttl, max_ttl).
+    /// Lifetime of a binding is clamp(TTL, min_ttl, max_ttl). With a min_ttl of 0 it is the TTL exactly, but
+    /// for a TTL of 0: one second.
     std::chrono::seconds min_ttl{60};
     std::chrono::seconds max_ttl{86400};
     /// Empty: tcx if the kernel has it.
@@ -81,11 +82,43 @@ struct PendingFlow {
     Judgement judgement;
 };
 
+/// A name that a live binding ties to an address; lower case, without the trailing dot.
+struct BoundName {
+    std::string name;
+    std::vector<std::string> aliases; ///< the chain from the name to the address, in order
+};
+
 struct Binding {
     GuestId guest = 0;
     IpAddress address;
-    std::string name; ///< lower case, without the trailing dot
+    std::string name;
+    std::vector<std::string> aliases;
+    std::optional<IpAddress> resolver; ///< who last gave the name addresses, if that is known
+    BootClock::time_point told;        ///< when an answer last said so
     BootClock::time_point expires;
+};
+
+/// An answer that reached the daemon over TCP, to be recorded like one that tap_egress sees. Names are in
+/// wire form, uncompressed.
+struct Recording {
+    struct Address {
+        IpAddress address;
+        std::uint32_t ttl_seconds = 0;
+    };
+
+    GuestId guest = 0;
+    std::vector<std::uint8_t> name;
+    std::vector<std::vector<std::uint8_t>> aliases; ///< TG_DNS_ALIASES_MAX at most
+    std::vector<Address> addresses;                 ///< TG_RECORDING_ADDRESSES_MAX at most
+    std::optional<IpAddress> resolver;
+};
+
+/// A question in flight, as `dns_pending` knows it.
+struct DnsFlow {
+    GuestId guest = 0;
+    Endpoint client;
+    IpAddress server; ///< whom the guest believes it asked
+    std::uint16_t id = 0;
 };
 
 struct DropCount {
@@ -176,8 +209,31 @@ class Datapath {
     /// Removes and returns the pending entry of an accepted connection; nothing if BPF never saw its SYN.
     virtual std::optional<PendingFlow> take_pending(const FlowTuple& flow) = 0;
 
-    /// The names that live bindings of `guest` tie to `address`.
-    [[nodiscard]] virtual std::vector<std::string> bound_names(GuestId guest, const IpAddress& address) = 0;
+    /// The names that live bindings of `guest` tie to `address`; one name stands there once for each chain of
+    /// aliases by which it has led there.
+    [[nodiscard]] virtual std::vector<BoundName> bound_names(GuestId guest, const IpAddress& address) = 0;
+
+    /// Records an answer for the guest on `ifindex`, to be called before it is delivered. Lifetimes are as
+    /// for answers over UDP. kNotFound: that guest is not there (any more). kLimit: the guest's cap, or a
+    /// full map; counted as BPF counts it. kInvalid: more than Recording can hold, or a name that has no text
+    /// of 253 octets. On failure part of it may have been recorded; nothing is to be relied upon.
+    virtual Result<void> record_answer(unsigned ifindex, const Recording& recording) = 0;
+
+    /// Notes who answered `question`; to be called before the answer is sent. False: no such question is in
+    /// flight (any more).
+    virtual bool set_resolver(const DnsFlow& question, const IpAddress& resolver) = 0;
+
+    /// Makes room for at least `count` bindings of `guest` by forgetting others of it, the least recently
+    /// used addresses first. Returns how many were removed. Walks the table of all guests: for one thread,
+    /// and not for every packet.
+    virtual std::size_t evict_bindings(GuestId guest, std::size_t count) = 0;
+
+    /// How many live bindings of the guest on `ifindex` were evicted since it was attached.
+    [[nodiscard]] virtual std::uint64_t bindings_evicted(unsigned ifindex) const = 0;
+
+    /// Lets the live bindings of `name` to `address` last until `until` at least, for a flow that uses them.
+    virtual void keep_binding(GuestId guest, const IpAddress& address, std::string_view name,
+                              BootClock::time_point until) = 0;
 
     /// All live bindings, of one guest if given.
     [[nodiscard]] virtual std::vector<Binding> bindings(std::optional<GuestId> guest) = 0;
@@ -199,7 +255,8 @@ class Datapath {
     virtual void read_events(const std::function<void(const DropEvent&)>& sink) = 0;
     [[nodiscard]] virtual std::uint64_t events_lost() const = 0;
 
-    /// Removes entries whose time is over: half-open connections, DNS questions, bindings and their names.
+    /// Removes entries whose time is over: half-open connections, DNS questions, bindings, their names and
+    /// chains of aliases.
     /// To be called about once a second.
     virtual void sweep() = 0;
 

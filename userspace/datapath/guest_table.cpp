@@ -45,6 +45,12 @@ std::optional<tg_guest> GuestTable::find(unsigned ifindex) const {
     return found == entries_.end() ? std::nullopt : std::optional(found->second);
 }
 
+std::optional<tg_guest> GuestTable::find_guest(GuestId id) const {
+    const std::shared_lock lock(mutex_);
+    const auto found = std::ranges::find(entries_, id, [](const auto& entry) { return entry.second.id; });
+    return found == entries_.end() ? std::nullopt : std::optional(found->second);
+}
+
 std::vector<unsigned> GuestTable::interfaces() const {
     const std::shared_lock lock(mutex_);
     std::vector<unsigned> found;
@@ -70,9 +76,10 @@ Result<std::uint32_t> GuestTable::new_slot() {
         return fail(ErrorCode::kLimit, "there are as many guests as the tables hold");
     const auto slot = static_cast<std::uint32_t>(free - used.begin());
     tg_guest_state& state = states_[slot];
-    for (std::uint32_t* counter : {&state.half_open, &state.dns_pending, &state.bindings, &state.event_count})
+    for (std::uint32_t* counter : {&state.half_open, &state.dns_pending, &state.bindings, &state.event_count,
+                                   &state.names, &state.chains})
         std::atomic_ref(*counter).store(0);
-    for (__u64* word : {&state.mac, &state.event_second})
+    for (__u64* word : {&state.mac, &state.event_second, &state.evicted})
         std::atomic_ref(*word).store(0);
     return slot;
 }
@@ -108,6 +115,16 @@ void GuestTable::release(GuestId id, std::uint32_t tg_guest_state::* counter, st
     std::uint32_t now = value.load();
     while (!value.compare_exchange_weak(now, now - std::min(now, count))) {
     }
+}
+
+void GuestTable::add_evicted(GuestId id, std::uint64_t count) const {
+    const std::shared_lock lock(mutex_);
+    if (const auto found = slots_.find(id); found != slots_.end())
+        std::atomic_ref(states_[found->second].evicted).fetch_add(count);
+}
+
+std::uint64_t GuestTable::evicted(std::uint32_t slot) const {
+    return std::atomic_ref(states_[slot].evicted).load();
 }
 
 std::uint64_t GuestTable::learned_mac(std::uint32_t slot) const {

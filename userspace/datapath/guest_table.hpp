@@ -27,6 +27,7 @@ class GuestTable {
     ~GuestTable();
 
     [[nodiscard]] std::optional<tg_guest> find(unsigned ifindex) const;
+    [[nodiscard]] std::optional<tg_guest> find_guest(GuestId id) const;
     [[nodiscard]] std::vector<unsigned> interfaces() const;
 
     /// An id that no guest has had since the host came up: the boot clock in nanoseconds, made unique.
@@ -40,6 +41,9 @@ class GuestTable {
     /// Gives back `count` units of a counter of guest `id`, for entries that were removed from a map. Nothing
     /// happens if the guest is gone: its slot may be another's by now.
     void release(GuestId id, std::uint32_t tg_guest_state::* counter, std::uint32_t count) const;
+    /// Counts live bindings that were removed to make room.
+    void add_evicted(GuestId id, std::uint64_t count) const;
+    [[nodiscard]] std::uint64_t evicted(std::uint32_t slot) const;
     /// The MAC learned by BPF, in the form of tg_guest_state; 0 if none.
     [[nodiscard]] std::uint64_t learned_mac(std::uint32_t slot) const;
 

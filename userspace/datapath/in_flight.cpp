@@ -33,6 +33,21 @@ std::optional<PendingFlow> InFlight::take(const FlowTuple& flow) {
     return PendingFlow{taken->guest_id, taken->ifindex, from_abi(taken->judgement)};
 }
 
+bool InFlight::set_resolver(const DnsFlow& question, const IpAddress& resolver) {
+    tg_dns_key key{};
+    key.guest_id = question.guest;
+    key.guest_address = to_abi(question.client.address);
+    key.server_address = to_abi(question.server);
+    key.guest_port = htons(question.client.port);
+    key.id = htons(question.id);
+    auto entry = dns_pending_.find(key);
+    if (!entry)
+        return false;
+    entry->resolver = to_abi(resolver);
+    // A guest that asks something else under the same id just now loses that question.
+    return dns_pending_.replace(key, *entry);
+}
+
 void InFlight::sweep(BootClock::time_point now) {
     sweep_pending(now);
     sweep_dns(now);

@@ -10,14 +10,17 @@
 
 namespace tapgate::datapath {
 
-/// The maps `pending` and `dns_pending`: what guests began and nobody has answered yet. take() is for any
-/// thread, the rest for one at a time.
+/// The maps `pending` and `dns_pending`: what guests began and nobody has answered yet. take() and
+/// set_resolver() are for any thread, the rest for one at a time.
 class InFlight {
   public:
     /// The descriptors are borrowed; `guests` outlives this.
     InFlight(int pending_fd, int dns_pending_fd, const GuestTable& guests);
 
     std::optional<PendingFlow> take(const FlowTuple& flow);
+
+    /// Notes who answered; false if the question is not in flight.
+    bool set_resolver(const DnsFlow& question, const IpAddress& resolver);
 
     /// Removes what is overdue at `now`, a bounded part of the tables a call.
     void sweep(BootClock::time_point now);

@@ -49,6 +49,11 @@ class HashMap {
         return ::bpf_map_update_elem(fd_, &key, &value, BPF_NOEXIST | kLockFlag) == 0;
     }
 
+    /// False, with nothing changed, if the key does not exist.
+    bool replace(const Key& key, const Value& value) {
+        return ::bpf_map_update_elem(fd_, &key, &value, BPF_EXIST | kLockFlag) == 0;
+    }
+
     bool erase(const Key& key) { return ::bpf_map_delete_elem(fd_, &key) == 0; }
 
     /// Removes and returns the value in one step: of several callers exactly one gets it.

@@ -45,6 +45,17 @@ std::uint64_t name_id(const tg_hash_key& key, std::string_view name) {
     return id != 0 ? id : 1;
 }
 
+std::uint64_t chain_id(const tg_hash_key& key, std::span<const __u64> alias_ids) {
+    if (alias_ids.empty())
+        return 0;
+    tg_siphash hash{};
+    tg_siphash_start(&hash, key.k0, key.k1);
+    for (const __u64 id : alias_ids)
+        tg_siphash_word(&hash, id);
+    const std::uint64_t id = tg_siphash_finish(&hash, 0, static_cast<__u32>(alias_ids.size_bytes()));
+    return id != 0 ? id : 1;
+}
+
 tg_name name_entry(const tg_hash_key& key, std::string_view name) {
     tg_name entry{};
     TAPGATE_ASSERT(name.size() < sizeof entry.text);

@@ -4,6 +4,7 @@
 #include "tapgate/bpf_abi.h"
 
 #include <cstdint>
+#include <span>
 #include <string_view>
 
 namespace tapgate::datapath {
@@ -12,6 +13,9 @@ namespace tapgate::datapath {
 
 /// The id under which BPF knows `name` (bpf_abi.h). Never 0.
 [[nodiscard]] std::uint64_t name_id(const tg_hash_key& key, std::string_view name);
+
+/// The id of the chain of these aliases (bpf_abi.h); 0 if there are none.
+[[nodiscard]] std::uint64_t chain_id(const tg_hash_key& key, std::span<const __u64> alias_ids);
 
 /// The entry of the map `names` that BPF itself would make for `name`.
 [[nodiscard]] tg_name name_entry(const tg_hash_key& key, std::string_view name);

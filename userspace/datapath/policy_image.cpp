@@ -87,6 +87,7 @@ class ImageBuilder {
             image_.emplace_back().set = to_abi(set);
         head.allow_set = add_set(tables_.allow);
         head.domain_set = add_set(tables_.domain);
+        head.cname_set = tables_.cname.any() ? add_set(tables_.cname) : TG_POLICY_EMPTY_SET;
         head.host_set = block_of(tables_.host_group);
         head.suffix_labels = tables_.suffix_labels;
         head.default_allows[TG_EGRESS] = tables_.default_egress_allows;

@@ -161,6 +161,14 @@ int Programs::tap_egress_fd() const {
     return ::bpf_program__fd(skeleton_->progs.tap_egress);
 }
 
+int Programs::record_answer_fd() const {
+    return ::bpf_program__fd(skeleton_->progs.record_answer);
+}
+
+int Programs::forget_binding_fd() const {
+    return ::bpf_program__fd(skeleton_->progs.forget_binding);
+}
+
 Result<void> Programs::load_object(const Settings& settings, const PinDir& pins) {
     const LibbpfCapture capture;
     skeleton_ = tapgate__open();
@@ -173,9 +181,9 @@ Result<void> Programs::load_object(const Settings& settings, const PinDir& pins)
 
     auto& maps = skeleton_->maps;
     for (bpf_map* map :
-         {maps.guests, maps.guest_state, maps.pending, maps.dns_pending, maps.names, maps.bindings,
-          maps.policies, maps.generations, maps.host_addresses, maps.listeners, maps.owned_sockets,
-          maps.drops, maps.guest_drops, maps.events, maps.events_lost, maps.hash_key}) {
+         {maps.guests, maps.guest_state, maps.pending, maps.dns_pending, maps.names, maps.chains,
+          maps.bindings, maps.policies, maps.generations, maps.host_addresses, maps.listeners,
+          maps.owned_sockets, maps.drops, maps.guest_drops, maps.events, maps.events_lost, maps.hash_key}) {
         const std::string path = pins.map_path(::bpf_map__name(map));
         if (auto same = check_pinned_map(map, path); !same)
             return same;
@@ -190,7 +198,9 @@ Result<void> Programs::load_object(const Settings& settings, const PinDir& pins)
     maps_.pending = ::bpf_map__fd(maps.pending);
     maps_.dns_pending = ::bpf_map__fd(maps.dns_pending);
     maps_.names = ::bpf_map__fd(maps.names);
+    maps_.chains = ::bpf_map__fd(maps.chains);
     maps_.bindings = ::bpf_map__fd(maps.bindings);
+    maps_.recordings = ::bpf_map__fd(maps.recordings);
     maps_.policies = ::bpf_map__fd(maps.policies);
     maps_.generations = ::bpf_map__fd(maps.generations);
     maps_.host_addresses = ::bpf_map__fd(maps.host_addresses);

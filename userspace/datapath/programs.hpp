@@ -12,14 +12,16 @@ struct tapgate_skeleton; // the skeleton
 
 namespace tapgate::datapath {
 
-/// Descriptors of the maps of the ABI; owned by the Programs they come from.
+/// Descriptors of the maps of the ABI, all pinned but `recordings`; owned by the Programs they come from.
 struct MapFds {
     int guests = -1;
     int guest_state = -1;
     int pending = -1;
     int dns_pending = -1;
     int names = -1;
+    int chains = -1;
     int bindings = -1;
+    int recordings = -1;
     int policies = -1;
     int generations = -1;
     int host_addresses = -1;
@@ -57,6 +59,8 @@ class Programs {
 
     [[nodiscard]] int tap_ingress_fd() const;
     [[nodiscard]] int tap_egress_fd() const;
+    [[nodiscard]] int record_answer_fd() const;
+    [[nodiscard]] int forget_binding_fd() const;
 
   private:
     Programs() = default;

@@ -20,6 +20,7 @@
 #include <array>
 #include <bit>
 #include <cstring>
+#include <span>
 #include <vector>
 
 #include <linux/if_ether.h>
@@ -123,7 +124,8 @@ class KernelVerdictEngine final : public VerdictEngine {
                         const tg_hash_key& key)
         : skeleton_(std::move(skeleton)), policies_(std::move(policies)), events_(std::move(events)),
           key_(key), guests_(::bpf_map__fd(skeleton_->maps.guests)),
-          names_(::bpf_map__fd(skeleton_->maps.names)), bindings_(::bpf_map__fd(skeleton_->maps.bindings)) {}
+          names_(::bpf_map__fd(skeleton_->maps.names)), chains_(::bpf_map__fd(skeleton_->maps.chains)),
+          bindings_(::bpf_map__fd(skeleton_->maps.bindings)) {}
 
     Result<void> use(const policy::CompiledPolicy& policy) override {
         const auto image = build_policy_image(policy::build_tables(policy), ++generation_, key_);
@@ -134,9 +136,7 @@ class KernelVerdictEngine final : public VerdictEngine {
         const bool icmp4 = facts.protocol == policy::Protocol::kIcmpV4;
         const bool icmp6 = facts.protocol == policy::Protocol::kIcmpV6;
         const bool v4 = facts.destination.address.is_v4();
-        // A protocol of the other family is no ICMP at all on the wire. Aliases are not recorded yet.
-        if (std::ranges::any_of(facts.bound, [](const auto& bound) { return !bound.aliases.empty(); }))
-            return std::nullopt;
+        // A protocol of the other family is no ICMP at all on the wire.
         if (facts.direction != policy::Direction::kEgress || (icmp4 && !v4) || (icmp6 && v4))
             return std::nullopt;
         if (auto prepared = prepare(facts); !prepared)
@@ -177,20 +177,48 @@ class KernelVerdictEngine final : public VerdictEngine {
         if (facts.bound.size() > std::size(binding.names))
             return fail(ErrorCode::kLimit,
                         fmt::format("an address has at most {} names", std::size(binding.names)));
+        binding.key = {kGuest, to_abi(facts.destination.address)};
         for (std::size_t i = 0; i < facts.bound.size(); ++i) {
-            const std::string& text = facts.bound[i].name.text();
-            const tg_name_key key{kGuest, name_id(key_, text)};
-            binding.names[i] = {key.name_id, expires};
-            if (auto written = names_.put(key, name_entry(key_, text)); !written)
+            tg_bound_name& slot = binding.names[i];
+            slot.expires_ns = expires;
+            if (auto written = put_name(facts.bound[i].name, slot.name_id); !written)
+                return written;
+            if (auto written = put_chain(facts.bound[i].aliases, slot.chain_id); !written)
                 return written;
         }
-        return bindings_.put({kGuest, to_abi(facts.destination.address)}, binding);
+        return bindings_.put(binding.key, binding);
+    }
+
+    Result<void> put_name(const policy::Name& name, __u64& id) {
+        id = name_id(key_, name.text());
+        return names_.put({kGuest, id}, name_entry(key_, name.text()));
+    }
+
+    Result<void> put_chain(const std::vector<policy::Name>& aliases, __u64& id) {
+        if (aliases.empty())
+            return {};
+        tg_chain chain{};
+        if (aliases.size() > std::size(chain.alias_ids))
+            return fail(ErrorCode::kLimit,
+                        fmt::format("a name has at most {} aliases", std::size(chain.alias_ids)));
+        for (const policy::Name& alias : aliases)
+            if (auto written = put_name(alias, chain.alias_ids[chain.alias_count++]); !written)
+                return written;
+        id = chain_id(key_, std::span(chain.alias_ids).first(chain.alias_count));
+        return chains_.put({kGuest, id}, chain);
     }
 
     void forget(const policy::FlowFacts& facts) {
         bindings_.erase({kGuest, to_abi(facts.destination.address)});
-        for (const policy::BoundName& bound : facts.bound)
+        for (const policy::BoundName& bound : facts.bound) {
             names_.erase({kGuest, name_id(key_, bound.name.text())});
+            std::vector<__u64> ids;
+            for (const policy::Name& alias : bound.aliases) {
+                ids.push_back(name_id(key_, alias.text()));
+                names_.erase({kGuest, ids.back()});
+            }
+            chains_.erase({kGuest, chain_id(key_, ids)});
+        }
     }
 
     /// No daemon listens, so that even what is allowed ends in an event that carries the judgement.
@@ -230,6 +258,7 @@ class KernelVerdictEngine final : public VerdictEngine {
     tg_hash_key key_;
     HashMap<std::uint32_t, tg_guest> guests_;
     HashMap<tg_name_key, tg_name> names_;
+    HashMap<tg_chain_key, tg_chain> chains_;
     HashMap<tg_binding_key, tg_binding, true> bindings_;
     std::uint64_t generation_ = 0;
 };

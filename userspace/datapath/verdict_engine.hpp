@@ -30,8 +30,7 @@ class VerdictEngine {
     virtual Result<void> use(const policy::CompiledPolicy& policy) = 0;
 
     /// The judgement on a flow from a guest whose gateways are the first `host_addresses` of `facts`. Empty
-    /// if BPF asks no policy for such packets: flows to the guest, name services, and bindings with aliases,
-    /// which it does not record.
+    /// if BPF asks no policy for such packets: flows to the guest, and name services.
     virtual Result<std::optional<Judgement>> judge(const policy::FlowFacts& facts) = 0;
 };
 

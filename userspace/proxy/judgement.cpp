@@ -7,9 +7,14 @@ namespace tapgate::proxy {
 
 void SessionFacts::learn(KernelState& kernel, const Guest& guest, const std::vector<IpAddress>& host) {
     bound.clear();
-    for (const std::string& text : kernel.bound_names(guest.id, destination.address)) {
-        if (auto name = policy::Name::from_wire(text))
-            bound.push_back(policy::BoundName{std::move(*name), {}});
+    for (const KernelState::BoundName& told : kernel.bound_names(guest.id, destination.address)) {
+        auto name = policy::Name::from_wire(told.name);
+        if (!name)
+            continue;
+        policy::BoundName& out = bound.emplace_back(policy::BoundName{std::move(*name), {}});
+        for (const std::string& text : told.aliases)
+            if (auto alias = policy::Name::from_wire(text))
+                out.aliases.push_back(std::move(*alias));
     }
     host_addresses = host;
     host_addresses.insert(host_addresses.end(), guest.gateways.begin(), guest.gateways.end());

@@ -40,6 +40,11 @@ class KernelState {
         std::optional<std::size_t> rule_group;
     };
 
+    struct BoundName {
+        std::string name;
+        std::vector<std::string> aliases;
+    };
+
     KernelState() = default;
     KernelState(const KernelState&) = delete;
     KernelState& operator=(const KernelState&) = delete;
@@ -48,8 +53,8 @@ class KernelState {
     /// Removes and returns what tap_ingress recorded of the connection's SYN; nothing if it never saw one.
     virtual std::optional<Pending> take_pending(const Endpoint& guest, const Endpoint& destination) = 0;
 
-    /// The names that live bindings of `guest` tie to `address`.
-    virtual std::vector<std::string> bound_names(GuestId guest, const IpAddress& address) = 0;
+    /// The names that live bindings of `guest` tie to `address`, each with the aliases on the way to it.
+    virtual std::vector<BoundName> bound_names(GuestId guest, const IpAddress& address) = 0;
 
     virtual void count_refusal(unsigned ifindex, Refusal refusal) = 0;
 };

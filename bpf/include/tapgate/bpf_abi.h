@@ -20,25 +20,31 @@
 #endif
 
 /* Bumped when a map's key, value or meaning changes; pinned maps of another version are not adopted. */
-#define TG_ABI_VERSION 2
+#define TG_ABI_VERSION 3
 
 enum {
 	TG_GUESTS_MAX = 4096,
 	TG_GUEST_ADDRESSES = 8, /* addresses of one guest, IPv4 and IPv6 together */
 	TG_GUEST_GATEWAYS = 4,	/* addresses by which one guest knows its host */
 	TG_WORKERS_MAX = 64,
-	TG_PENDING_MAX = 65536,	       /* half-open connections of all guests */
-	TG_DNS_PENDING_MAX = 65536,    /* DNS queries in flight of all guests */
-	TG_NAMES_MAX = 262144,	       /* names that all guests were told */
-	TG_BINDINGS_MAX = 262144,      /* (guest, address) pairs */
-	TG_NAMES_PER_ADDRESS = 32,     /* names of one guest bound to one address; more are refused */
-	TG_NAME_TEXT_MAX = 254,	       /* 253 octets (RFC 1035 2.3.4 without the root) and a NUL */
-	TG_DNS_ANSWERS_MAX = 32,       /* records in the answer section; longer answers are malformed */
-	TG_DNS_RECORDS_MAX = 64,       /* records in all sections */
-	TG_DNS_ALIASES_MAX = 16,       /* CNAMEs from the question name to its addresses */
-	TG_DNS_STEPS_MAX = 1024,       /* labels, pointers and roots in one message */
-	TG_DNS_PAYLOAD_MAX = 1232,     /* DNS over UDP, fits one packet of any path (DNS flag day 2020) */
-	TG_DNS_PENDING_SECONDS = 10,   /* an answer later than this is not delivered */
+	TG_PENDING_MAX = 65536,		/* half-open connections of all guests */
+	TG_DNS_PENDING_MAX = 65536,	/* DNS queries in flight of all guests */
+	TG_NAMES_MAX = 262144,		/* names that all guests were told */
+	TG_CHAINS_MAX = 131072,		/* chains of aliases that all guests were told */
+	TG_BINDINGS_MAX = 262144,	/* (guest, address) pairs */
+	TG_NAMES_PER_ADDRESS = 32,	/* names, each with one chain, of one guest on one address */
+	TG_NAMES_PER_BINDING = 2,	/* a guest's cap of names, aliases included, by its cap of bindings */
+	TG_NAME_TEXT_MAX = 254,		/* 253 octets (RFC 1035 2.3.4 without the root) and a NUL */
+	TG_DNS_ANSWERS_MAX = 32,	/* records in the answer section; longer answers are malformed */
+	TG_DNS_RECORDS_MAX = 64,	/* records in all sections */
+	TG_DNS_ALIASES_MAX = 16,	/* CNAMEs from the question name to its addresses */
+	TG_DNS_ADDRESSES_MAX = 64,	/* addresses of one answer over UDP, hints and repetitions included */
+	TG_DNS_SERVICE_PARAMS_MAX = 32, /* parameters of one SVCB or HTTPS record */
+	TG_DNS_STEPS_MAX = 1024,	/* labels, pointers and roots in one message */
+	TG_DNS_PAYLOAD_MAX = 1232,	/* DNS over UDP, fits one packet of any path (DNS flag day 2020) */
+	TG_RECORDING_ADDRESSES_MAX = 256, /* addresses of one answer over TCP, likewise */
+	TG_RECORDING_NAMES_BYTES = 4352,  /* TG_DNS_ALIASES_MAX + 1 names of 255 octets, in whole words */
+	TG_DNS_PENDING_SECONDS = 10,	  /* an answer later than this is not delivered */
 	TG_NAME_SUFFIXES_MAX = 16,     /* zones around a name that are looked up: those of 2 to 17 labels */
 	TG_HOST_ADDRESSES_MAX = 16384, /* addresses of the host itself */
 	TG_POLICIES_MAX =
@@ -81,11 +87,14 @@ struct tg_guest_state {
 	__u32 half_open;   /* entries of `pending`: BPF adds, the daemon subtracts */
 	__u32 dns_pending; /* entries of `dns_pending`: BPF adds and subtracts, the daemon sweeps expired ones
 			    */
-	__u32 bindings;	   /* (address, name) pairs: BPF adds, the daemon subtracts when it sweeps */
+	__u32 bindings;	   /* slots of `bindings`: BPF adds, the daemon subtracts what it removes */
 	__u32 event_count; /* drop events sent in event_second */
 	__u64 event_second;
+	__u32 names;   /* entries of `names`: BPF adds, the daemon subtracts what it removes */
+	__u32 chains;  /* entries of `chains`, likewise */
+	__u64 evicted; /* live slots of `bindings` that the daemon removed to make room */
 };
-TG_ASSERT_SIZE(struct tg_guest_state, 32);
+TG_ASSERT_SIZE(struct tg_guest_state, 48);
 
 /* The guest's view of a flow: the key of `pending`. Guests' addresses are unique, so no guest id is needed.
  */
@@ -146,8 +155,10 @@ struct tg_dns_question {
 	__u64 expires_ns;
 	__u16 type; /* host order */
 	__u8 pad[6];
+	struct tg_address
+	    resolver; /* who answered, written by the daemon before it answers; zero = unknown */
 };
-TG_ASSERT_SIZE(struct tg_dns_question, 24);
+TG_ASSERT_SIZE(struct tg_dns_question, 40);
 
 /*
  * names: (guest, name id) -> the name. A name id is SipHash-2-4, under a key made when the maps are created,
@@ -178,8 +189,30 @@ struct tg_name {
 	 * whole.
 	 */
 	__u64 judged;
+	__u64 told_ns;		    /* when it last was part of an answer */
+	struct tg_address resolver; /* who last gave it addresses; zero = unknown, or only ever an alias */
 };
-TG_ASSERT_SIZE(struct tg_name, 256 + 8 * TG_NAME_SUFFIXES_MAX + 24);
+TG_ASSERT_SIZE(struct tg_name, 256 + 8 * TG_NAME_SUFFIXES_MAX + 48);
+
+/*
+ * chains: (guest, chain id) -> the aliases on the way from a question name to an address, in order. A chain
+ * id is SipHash-2-4, under the key of name ids, of the name ids of the aliases one after the other, least
+ * octet first. Never 0.
+ */
+struct tg_chain_key {
+	__u64 guest_id;
+	__u64 chain_id;
+};
+TG_ASSERT_SIZE(struct tg_chain_key, 16);
+
+struct tg_chain {
+	__u64 expires_ns; /* as in tg_name */
+	__u64 told_ns;
+	__u32 alias_count;
+	__u32 pad;
+	__u64 alias_ids[TG_DNS_ALIASES_MAX]; /* each has its entry in `names` */
+};
+TG_ASSERT_SIZE(struct tg_chain, 24 + 8 * TG_DNS_ALIASES_MAX);
 
 /* bindings: (guest, address) -> the names that a trusted resolver gave this address. */
 struct tg_binding_key {
@@ -188,14 +221,23 @@ struct tg_binding_key {
 };
 TG_ASSERT_SIZE(struct tg_binding_key, 24);
 
+/* A name and the aliases that led from it to the address: they belong to both together, so that what was
+ * once an alias of a name says nothing of the name's other addresses. */
 struct tg_bound_name {
 	__u64 name_id;	  /* 0 = free slot */
+	__u64 chain_id;	  /* 0 = no aliases */
 	__u64 expires_ns; /* not live any more at or after this time */
+	__u64 told_ns;	  /* when an answer last said so */
 };
+TG_ASSERT_SIZE(struct tg_bound_name, 32);
 
 /*
  * Read and written under `lock` (BPF_F_LOCK in userspace). Userspace sees the lock as an opaque word that
  * the kernel fills with zero.
+ *
+ * Who looked an entry up may still write to it when it has been removed, and when its memory has become
+ * another entry. So what it writes counts only if, under the lock, `key` is the one it looked for and `dying`
+ * is clear; only forget_binding removes entries, and marks them first.
  */
 struct tg_binding {
 #ifdef __bpf__
@@ -203,10 +245,58 @@ struct tg_binding {
 #else
 	__u32 lock;
 #endif
-	__u32 pad;
+	__u32 dying;
+	struct tg_binding_key key;
+	__u64 used_ns; /* when it last was told, or asked for by the first packet of a flow */
 	struct tg_bound_name names[TG_NAMES_PER_ADDRESS];
 };
-TG_ASSERT_SIZE(struct tg_binding, 8 + 16 * TG_NAMES_PER_ADDRESS);
+TG_ASSERT_SIZE(struct tg_binding, 40 + 32 * TG_NAMES_PER_ADDRESS);
+
+/*
+ * recordings: its only value is what the daemon wants record_answer to write, as it would come out of an
+ * answer: one question name, its aliases, their addresses. One writer at a time.
+ */
+struct tg_told_address {
+	struct tg_address address;
+	__u32 ttl_seconds;
+	__u32 pad;
+};
+TG_ASSERT_SIZE(struct tg_told_address, 24);
+
+struct tg_recording {
+	__u64 guest_id;
+	__u32 slot;
+	__u32 bindings_max;
+	struct tg_address resolver;
+	/* 0: names are in `names`, in wire form one behind the other. Else they are known, by their ids in
+	 * `name_ids`, and so are the bindings; those that are live last until this time at least. */
+	__u64 keep_until_ns;
+	__u32 name_count; /* the question name, then its aliases */
+	__u32 names_length;
+	__u32 address_count;
+	__u32 pad;
+	__u64 name_ids[TG_DNS_ALIASES_MAX + 1];
+	__u8 names[TG_RECORDING_NAMES_BYTES];
+	struct tg_told_address addresses[TG_RECORDING_ADDRESSES_MAX];
+};
+TG_ASSERT_SIZE(struct tg_recording, 56 + 8 * (TG_DNS_ALIASES_MAX + 1) + TG_RECORDING_NAMES_BYTES +
+					24 * TG_RECORDING_ADDRESSES_MAX);
+
+/* What forget_binding is told, behind the 14 octets of an Ethernet header: which slots of a binding to free.
+ * It returns TG_FORGOTTEN(freed, how many of them were live). */
+struct tg_forgetting {
+	struct tg_binding_key key;
+	__u64 until_ns; /* those that live no longer than this */
+	__u64 name_id;	/* and are of this name; 0 = any */
+	__u64 now_ns;
+	__u32 freed; /* zero here and below: counters of the program's own */
+	__u32 live;
+	__u32 left;
+	__u32 pad;
+};
+TG_ASSERT_SIZE(struct tg_forgetting, 64);
+
+#define TG_FORGOTTEN(freed, live) ((freed) << 16 | (live))
 
 /*
  * policies: policy slot -> the generation in force, one array of blocks of 128 octets that the daemon makes
@@ -241,8 +331,9 @@ struct tg_policy_head {
 	__u32 domain_set;		  /* the groups on names; all others are on addresses */
 	__u32 host_set;		/* of address group `host`, in place of what a range says of the group */
 	__u32 suffix_labels;	/* of the longest zone in `names` */
+	__u32 cname_set;	/* the groups on names that match aliases too; TG_POLICY_EMPTY_SET if none */
 	__u8 default_allows[2]; /* by enum tg_direction */
-	__u8 pad[78];
+	__u8 pad[74];
 };
 TG_ASSERT_SIZE(struct tg_policy_head, 128);
 

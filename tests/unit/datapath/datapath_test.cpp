@@ -1,194 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "base/unique_fd.hpp"
-#include "datapath/abi.hpp"
-#include "datapath/attach.hpp"
-#include "datapath/datapath.hpp"
 #include "datapath/libbpf_log.hpp"
-#include "policy/parse.hpp"
+#include "datapath_fixture.hpp"
 
-#include <bpf/bpf.h>
-#include <bpf/libbpf.h>
-#include <gtest/gtest.h>
-
-#include <algorithm>
-#include <array>
-#include <cerrno>
-#include <cstdio>
-#include <cstdlib>
-#include <filesystem>
-#include <vector>
-
-#include <fcntl.h>
-#include <linux/if_packet.h>
-#include <net/if.h>
 #include <poll.h>
-#include <sched.h>
-#include <sys/mount.h>
-#include <sys/socket.h>
 
 namespace tapgate::datapath {
 namespace {
-
-const std::string kPins = "/sys/fs/bpf/tapgate-test";
-
-/// Each test runs in network and mount namespaces of its own, with its own bpffs and a veth pair tap0-far0.
-class DatapathTest : public testing::Test {
-  protected:
-    void SetUp() override {
-        net_ = UniqueFd(::open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
-        mnt_ = UniqueFd(::open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC));
-        ASSERT_EQ(::unshare(CLONE_NEWNET | CLONE_NEWNS), 0) << "needs root";
-        separate_ = true;
-        ASSERT_EQ(::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr), 0);
-        ASSERT_EQ(::mount("bpf", "/sys/fs/bpf", "bpf", 0, nullptr), 0);
-        run("ip link set lo up; ip link add tap0 type veth peer name far0; ip link set tap0 up");
-        settings_.pin_dir = kPins;
-        settings_.workers = 2;
-    }
-
-    void TearDown() override {
-        datapath_.reset();
-        if (separate_) {
-            ASSERT_EQ(::setns(net_.get(), CLONE_NEWNET), 0);
-            ASSERT_EQ(::setns(mnt_.get(), CLONE_NEWNS), 0);
-        }
-    }
-
-    static void run(const std::string& command) { ASSERT_EQ(std::system(command.c_str()), 0) << command; }
-
-    void open() {
-        datapath_.reset();
-        auto opened = Datapath::open(settings_);
-        ASSERT_TRUE(opened) << opened.error().message();
-        datapath_ = std::move(*opened);
-        install("web", "default_egress = \"allow\"");
-    }
-
-    void install(const std::string& name, std::string_view text) {
-        const auto parsed = policy::parse(text, name);
-        ASSERT_TRUE(parsed) << parsed.error().message();
-        const auto compiled = policy::CompiledPolicy::compile(*parsed);
-        ASSERT_TRUE(compiled) << compiled.error().message();
-        generation_ = std::max(generation_, datapath_->last_generation()) + 1;
-        const auto installed = datapath_->install_policy(name, **compiled, generation_);
-        ASSERT_TRUE(installed) << installed.error().message();
-    }
-
-    /// The generation in a slot of `policies`; 0 if there is none.
-    static std::uint64_t generation_in(std::uint32_t slot) {
-        std::uint32_t id = 0;
-        if (::bpf_map_lookup_elem(map("policies").get(), &slot, &id) != 0)
-            return 0;
-        const UniqueFd inner(::bpf_map_get_fd_by_id(id));
-        constexpr std::uint32_t kHead = 0;
-        tg_policy_block head{};
-        EXPECT_EQ(::bpf_map_lookup_elem(inner.get(), &kHead, &head), 0);
-        return head.head.generation;
-    }
-
-    GuestId attach(const char* interface = "tap0", const char* address = "192.0.2.2") {
-        GuestSpec spec;
-        spec.ifindex = ::if_nametoindex(interface);
-        spec.policy = "web";
-        spec.addresses = {*IpAddress::parse(address)};
-        spec.gateways = {*IpAddress::parse("192.0.2.1")};
-        const auto id = datapath_->attach_guest(spec);
-        EXPECT_TRUE(id) << id.error().message();
-        return id ? *id : 0;
-    }
-
-    static UniqueFd map(const std::string& name) {
-        return UniqueFd(::bpf_obj_get((kPins + "/maps/" + name).c_str()));
-    }
-
-    template <typename Key, typename Value>
-    static void store(const std::string& name, const Key& key, const Value& value, std::uint64_t flags = 0) {
-        ASSERT_EQ(::bpf_map_update_elem(map(name).get(), &key, &value, flags), 0) << name;
-    }
-
-    template <typename Key>
-    static bool holds(const std::string& name, const Key& key) {
-        std::array<std::uint8_t, 1024> value{};
-        return ::bpf_map_lookup_elem(map(name).get(), &key, value.data()) == 0;
-    }
-
-    static tg_guest guest(unsigned ifindex = ::if_nametoindex("tap0")) {
-        tg_guest out{};
-        EXPECT_EQ(::bpf_map_lookup_elem(map("guests").get(), &ifindex, &out), 0);
-        return out;
-    }
-
-    static tg_guest_state state(std::uint32_t slot) {
-        tg_guest_state out{};
-        EXPECT_EQ(::bpf_map_lookup_elem(map("guest_state").get(), &slot, &out), 0);
-        return out;
-    }
-
-    static void set_state(std::uint32_t slot, const tg_guest_state& value) {
-        store("guest_state", slot, value);
-    }
-
-    static std::uint64_t in(std::chrono::seconds delay) { return to_abi_time(BootClock::now() + delay); }
-
-    static tg_binding_key binding_key(GuestId id, const char* address) {
-        tg_binding_key key{};
-        key.guest_id = id;
-        key.address = to_abi(*IpAddress::parse(address));
-        return key;
-    }
-
-    static void store_name(GuestId id, std::uint64_t name_id, std::string_view text,
-                           std::chrono::seconds lifetime = std::chrono::seconds(60)) {
-        tg_name name{};
-        name.expires_ns = in(lifetime);
-        name.length = static_cast<std::uint16_t>(text.size());
-        std::ranges::copy(text, name.text);
-        store("names", tg_name_key{id, name_id}, name);
-    }
-
-    static tg_flow flow_key() {
-        tg_flow key{};
-        key.guest_address = to_abi(*IpAddress::parse("192.0.2.2"));
-        key.peer_address = to_abi(*IpAddress::parse("203.0.113.5"));
-        key.guest_port = htons(40000);
-        key.peer_port = htons(443);
-        key.protocol = IPPROTO_TCP;
-        return key;
-    }
-
-    /// Programs on both directions, by tcx and by clsact together.
-    static std::size_t programs_on(const char* interface) {
-        const int ifindex = static_cast<int>(::if_nametoindex(interface));
-        std::size_t found = 0;
-        for (const int tcx : {46, 47}) { // BPF_TCX_INGRESS, BPF_TCX_EGRESS
-            std::uint32_t count = 0;
-            const int queried =
-                ::bpf_prog_query(ifindex, static_cast<bpf_attach_type>(tcx), 0, nullptr, nullptr, &count);
-            EXPECT_EQ(queried, has_tcx() ? 0 : -EINVAL);
-            found += count;
-        }
-        for (const bpf_tc_attach_point point : {BPF_TC_INGRESS, BPF_TC_EGRESS}) {
-            bpf_tc_hook hook{};
-            hook.sz = sizeof(hook);
-            hook.ifindex = ifindex;
-            hook.attach_point = point;
-            bpf_tc_opts options{};
-            options.sz = sizeof(options);
-            options.handle = 0x7467;
-            options.priority = 1;
-            found += ::bpf_tc_query(&hook, &options) == 0 ? 1 : 0;
-        }
-        return found;
-    }
-
-    Settings settings_;
-    std::unique_ptr<Datapath> datapath_;
-    std::uint64_t generation_ = 0; // the last that was installed
-
-  private:
-    UniqueFd net_, mnt_;
-    bool separate_ = false;
-};
 
 TEST_F(DatapathTest, open_pins_maps_and_cleanup_leaves_nothing) {
     open();
@@ -298,13 +115,10 @@ TEST_F(DatapathTest, a_restart_keeps_the_guest_and_its_bindings) {
     open();
     const GuestId id = attach();
     store_name(id, 7, "allowed.test");
-    tg_binding binding{};
-    binding.names[0] = {7, in(std::chrono::seconds(60))};
-    store("bindings", binding_key(id, "203.0.113.5"), binding, BPF_F_LOCK);
+    store_binding(id, "203.0.113.5", {{7, in(std::chrono::seconds(60))}});
     open();
     EXPECT_EQ(attach(), id);
-    EXPECT_EQ(datapath_->bound_names(id, *IpAddress::parse("203.0.113.5")),
-              std::vector<std::string>{"allowed.test"});
+    EXPECT_EQ(names_of(id, "203.0.113.5"), std::vector<std::string>{"allowed.test"});
 }
 
 TEST_F(DatapathTest, other_addresses_or_a_new_interface_make_another_guest) {
@@ -405,23 +219,25 @@ TEST_F(DatapathTest, detach_removes_all_state_of_the_guest_and_of_no_other) {
     open();
     const GuestId id = attach();
     const GuestId other = attach("far0", "192.0.2.9");
-    tg_binding binding{};
-    binding.names[0] = {7, in(std::chrono::seconds(60))};
     for (const GuestId owner : {id, other}) {
         store_name(owner, 7, "allowed.test");
-        store("bindings", binding_key(owner, "203.0.113.5"), binding, BPF_F_LOCK);
+        store("chains", tg_chain_key{owner, 5}, tg_chain{});
+        store_binding(owner, "203.0.113.5", {{7, in(std::chrono::seconds(60))}});
     }
     store("pending", flow_key(), tg_pending{id, in(std::chrono::seconds(0)), guest().slot, 2, {}});
     tg_dns_key question{};
     question.guest_id = id;
-    store("dns_pending", question, tg_dns_question{7, in(std::chrono::seconds(9)), 1, {}});
+    store("dns_pending", question, tg_dns_question{7, in(std::chrono::seconds(9)), 1, {}, {}});
     ASSERT_TRUE(datapath_->detach_guest(::if_nametoindex("tap0")));
     EXPECT_TRUE(datapath_->bindings(id).empty());
     EXPECT_FALSE(holds("names", tg_name_key{id, 7}));
+    EXPECT_FALSE(holds("chains", tg_chain_key{id, 5}));
+    EXPECT_FALSE(holds("bindings", binding_key(id, "203.0.113.5")));
     EXPECT_FALSE(holds("pending", flow_key()));
     EXPECT_FALSE(holds("dns_pending", question));
     EXPECT_EQ(datapath_->bindings(std::nullopt).size(), 1U);
     EXPECT_TRUE(holds("names", tg_name_key{other, 7}));
+    EXPECT_TRUE(holds("chains", tg_chain_key{other, 5}));
 }
 
 TEST_F(DatapathTest, taking_a_pending_flow_works_once_and_gives_its_unit_back) {
@@ -448,6 +264,8 @@ TEST_F(DatapathTest, sweep_removes_what_is_overdue_and_keeps_counters_exact) {
     counters.half_open = 2;
     counters.dns_pending = 2;
     counters.bindings = 4;
+    counters.names = 2;
+    counters.chains = 2;
     set_state(guest().slot, counters);
     const std::uint64_t past = in(std::chrono::seconds(-1));
     const std::uint64_t future = in(std::chrono::seconds(60));
@@ -459,18 +277,14 @@ TEST_F(DatapathTest, sweep_removes_what_is_overdue_and_keeps_counters_exact) {
     late.guest_id = id;
     tg_dns_key waiting = late;
     waiting.id = 1;
-    store("dns_pending", late, tg_dns_question{7, past, 1, {}});
-    store("dns_pending", waiting, tg_dns_question{7, future, 1, {}});
-    tg_binding dead{};
-    dead.names[0] = {7, past};
-    dead.names[1] = {8, past};
-    tg_binding half{};
-    half.names[0] = {8, past};
-    half.names[1] = {9, future};
-    store("bindings", binding_key(id, "203.0.113.5"), dead, BPF_F_LOCK);
-    store("bindings", binding_key(id, "203.0.113.6"), half, BPF_F_LOCK);
+    store("dns_pending", late, tg_dns_question{7, past, 1, {}, {}});
+    store("dns_pending", waiting, tg_dns_question{7, future, 1, {}, {}});
+    store_binding(id, "203.0.113.5", {{7, past}, {8, past}});
+    store_binding(id, "203.0.113.6", {{8, past}, {9, future}});
     store_name(id, 7, "name7.test", std::chrono::seconds(-1));
     store_name(id, 9, "name9.test");
+    store("chains", tg_chain_key{id, 1}, tg_chain{past, past, 1, 0, {}});
+    store("chains", tg_chain_key{id, 2}, tg_chain{future, past, 1, 0, {}});
 
     for (int i = 0; i < 4; ++i)
         datapath_->sweep();
@@ -482,12 +296,15 @@ TEST_F(DatapathTest, sweep_removes_what_is_overdue_and_keeps_counters_exact) {
     EXPECT_TRUE(holds("bindings", binding_key(id, "203.0.113.6")));
     EXPECT_FALSE(holds("names", tg_name_key{id, 7}));
     EXPECT_TRUE(holds("names", tg_name_key{id, 9}));
-    EXPECT_EQ(datapath_->bound_names(id, *IpAddress::parse("203.0.113.6")),
-              std::vector<std::string>{"name9.test"});
+    EXPECT_FALSE(holds("chains", tg_chain_key{id, 1}));
+    EXPECT_TRUE(holds("chains", tg_chain_key{id, 2}));
+    EXPECT_EQ(names_of(id, "203.0.113.6"), std::vector<std::string>{"name9.test"});
     const tg_guest_state after = state(guest().slot);
     EXPECT_EQ(after.half_open, 1U);
     EXPECT_EQ(after.dns_pending, 1U);
-    EXPECT_EQ(after.bindings, 2U);
+    EXPECT_EQ(after.bindings, 1U) << "slots that are over count no more, even beside live ones";
+    EXPECT_EQ(after.names, 1U);
+    EXPECT_EQ(after.chains, 1U);
 }
 
 TEST_F(DatapathTest, flush_removes_one_name_or_all) {
@@ -498,16 +315,12 @@ TEST_F(DatapathTest, flush_removes_one_name_or_all) {
     set_state(guest().slot, counters);
     store_name(id, 7, "seven.test");
     store_name(id, 8, "eight.test");
-    tg_binding binding{};
-    binding.names[0] = {7, in(std::chrono::seconds(60))};
-    binding.names[3] = {8, in(std::chrono::seconds(60))};
-    store("bindings", binding_key(id, "203.0.113.5"), binding, BPF_F_LOCK);
-    binding.names[3] = {};
-    store("bindings", binding_key(id, "2001:db8::5"), binding, BPF_F_LOCK);
+    store_binding(id, "203.0.113.5", {{7, in(std::chrono::seconds(60))}, {8, in(std::chrono::seconds(60))}});
+    store_binding(id, "2001:db8::5", {{7, in(std::chrono::seconds(60))}});
     EXPECT_EQ(datapath_->flush_bindings(id, "other.test"), 0U);
     EXPECT_EQ(datapath_->flush_bindings(id, "seven.test"), 2U);
-    EXPECT_EQ(datapath_->bound_names(id, *IpAddress::parse("203.0.113.5")),
-              std::vector<std::string>{"eight.test"});
+    EXPECT_EQ(names_of(id, "203.0.113.5"), std::vector<std::string>{"eight.test"});
+    EXPECT_FALSE(holds("names", tg_name_key{id, 7}));
     EXPECT_EQ(state(guest().slot).bindings, 1U);
     EXPECT_EQ(datapath_->flush_bindings(id, std::nullopt), 1U);
     EXPECT_TRUE(datapath_->bindings(id).empty());
