@@ -43,6 +43,29 @@ class DnsAnswerTest : public ProgRunTest {
         return answer_path().lookup<tg_name>("names", tg_name_key{kGuestId, name_id(answer_path(), name)});
     }
 
+    static std::optional<tg_chain> recorded_chain(std::uint64_t id) {
+        return answer_path().lookup<tg_chain>("chains", tg_chain_key{kGuestId, id});
+    }
+
+    /// "ADDRESS ..." of what an answer to a question for `kName` binds, in order; "refused" if it is.
+    static std::string bound_by(const Family& family, const DnsBuilder& message,
+                                std::uint16_t type = kTypeHttps) {
+        answer_path().reset();
+        if (!passed(ask_and_answer(family, message.bytes(), type)))
+            return "refused";
+        std::string text;
+        unsigned found = 0;
+        for (const char* address : {"203.0.113.5", "203.0.113.6", "203.0.113.7", "2001:db8:7::5",
+                                    "2001:db8:7::6", "2001:db8:7::7"}) {
+            if (!is_bound(address, kName))
+                continue;
+            text += (text.empty() ? "" : " ") + std::string(address);
+            ++found;
+        }
+        EXPECT_EQ(answer_path().state().bindings, found);
+        return text;
+    }
+
     static std::string name_text(const Bytes& name) {
         const auto text = recorded_name(name);
         if (!text)
@@ -106,7 +129,23 @@ TEST_F(DnsAnswerTest, alias_chains_are_followed_in_any_order) {
                 EXPECT_TRUE(passed(ask_and_answer(family, message.bytes()))) << length << " " << order;
                 EXPECT_TRUE(is_bound("203.0.113.5", kName));
                 EXPECT_EQ(lifetime_seconds("203.0.113.5"), 100U);
-                EXPECT_EQ(bound(*IpAddress::parse("203.0.113.5")).size(), 1U) << "aliases are not bound";
+                const auto names = bound(*IpAddress::parse("203.0.113.5"));
+                ASSERT_EQ(names.size(), 1U) << "aliases are not bound";
+                std::vector<Bytes> aliases;
+                for (int i = 1; i <= length; ++i)
+                    aliases.push_back(hop(i));
+                EXPECT_EQ(names[0].chain_id, chain_id(answer_path(), aliases)) << "but kept, in order";
+                const auto chain = recorded_chain(names[0].chain_id);
+                ASSERT_TRUE(chain);
+                ASSERT_EQ(chain->alias_count, aliases.size());
+                EXPECT_GE(chain->expires_ns, names[0].expires_ns);
+                for (std::size_t i = 0; i < aliases.size(); ++i) {
+                    EXPECT_EQ(chain->alias_ids[i], name_id(answer_path(), aliases[i]));
+                    const auto alias = recorded_name(aliases[i]);
+                    ASSERT_TRUE(alias);
+                    EXPECT_EQ(alias->text, "hop" + std::to_string(i + 1) + ".test");
+                    EXPECT_GE(alias->expires_ns, names[0].expires_ns);
+                }
             }
         }
     }
@@ -149,7 +188,7 @@ TEST_F(DnsAnswerTest, bad_alias_chains_make_the_answer_malformed) {
 }
 
 // B02: records that have nothing to do with the question bind nothing.
-TEST_F(DnsAnswerTest, records_of_other_owners_and_sections_are_not_bound) {
+TEST_F(DnsAnswerTest, B02_records_of_other_owners_and_sections_are_not_bound) {
     for (const auto& family : families()) {
         answer_path().reset();
         auto message = answer_to();
@@ -228,7 +267,7 @@ TEST_F(DnsAnswerTest, errors_and_truncated_answers_are_delivered_and_bind_nothin
     }
 }
 
-TEST_F(DnsAnswerTest, lifetimes_are_clamped) {
+TEST_F(DnsAnswerTest, B37_lifetimes_are_clamped) {
     struct Case {
         std::uint32_t ttl;
         std::uint64_t seconds;
@@ -306,7 +345,7 @@ TEST_F(DnsAnswerTest, the_cap_of_bindings_refuses_what_is_new_and_not_what_is_kn
     EXPECT_EQ(answer_path().state().bindings, 2U);
 }
 
-TEST_F(DnsAnswerTest, thirty_two_answers_are_bound_and_more_are_malformed) {
+TEST_F(DnsAnswerTest, B43_thirty_two_answers_are_bound_and_more_are_malformed) {
     for (const auto& family : families()) {
         answer_path().reset();
         auto message = answer_to();
@@ -452,6 +491,247 @@ TEST_F(DnsAnswerTest, a_name_is_kept_as_long_as_its_longest_binding) {
         ASSERT_TRUE(recorded);
         EXPECT_GE(recorded->expires_ns, bound(*IpAddress::parse("203.0.113.5")).at(0).expires_ns);
         EXPECT_GE(recorded->expires_ns, bound(*IpAddress::parse("203.0.113.6")).at(0).expires_ns);
+    }
+}
+
+TEST_F(DnsAnswerTest, hints_of_services_are_bound_like_addresses) {
+    const Bytes root = dns_name("");
+    const Bytes v4 = dns_param(kKeyIpv4Hint, dns_hints({"203.0.113.5", "203.0.113.6"}));
+    const Bytes v6 = dns_param(kKeyIpv6Hint, dns_hints({"2001:db8:7::5", "2001:db8:7::6"}));
+    for (const auto& family : families()) {
+        for (const std::uint16_t type : {kTypeSvcb, kTypeHttps}) {
+            auto message = answer_to(kName, type);
+            message.record(dns_question_pointer(), type, 300,
+                           dns_service(1, root, {dns_param(kKeyAlpn, Bytes{2, 'h', '2'}), v4, v6}));
+            EXPECT_EQ(bound_by(family, message, type), "203.0.113.5 203.0.113.6 2001:db8:7::5 2001:db8:7::6");
+            EXPECT_EQ(lifetime_seconds("2001:db8:7::6"), 300U);
+        }
+        // The target is where the service is, the hints are of the owner all the same.
+        auto message = answer_to(kName, kTypeHttps);
+        message.record(dns_name("cdn.test"), kTypeHttps, 300, dns_service(1, dns_name("edge.test"), {v6}));
+        message.record(dns_question_pointer(), kTypeCname, 100, dns_name("cdn.test"));
+        message.record(dns_name("cdn.test"), kTypeHttps, 300, dns_service(2, root, {}));
+        message.address(dns_name("cdn.test"), 300, "203.0.113.7");
+        EXPECT_EQ(bound_by(family, message), "203.0.113.7 2001:db8:7::5 2001:db8:7::6");
+        EXPECT_EQ(lifetime_seconds("2001:db8:7::6"), 100U);
+        EXPECT_EQ(bound(*IpAddress::parse("2001:db8:7::6"))[0].chain_id,
+                  chain_id(answer_path(), {dns_name("cdn.test")}));
+
+        message = answer_to(kName, kTypeHttps);
+        message.record(dns_question_pointer(), kTypeHttps, 300, dns_service(0, dns_name("x.test"), {v4, v6}));
+        EXPECT_EQ(bound_by(family, message), "") << "the alias form has no parameters (RFC 9460 2.4.2)";
+
+        message = answer_to(kName, kTypeHttps);
+        message.record(dns_name("other.test"), kTypeHttps, 300, dns_service(1, root, {v4}));
+        message.record(dns_question_pointer(), kTypeHttps, 300, dns_service(1, root, {v4}), 3);
+        message.record(dns_question_pointer(), kTypeHttps, 300, dns_service(1, root, {v6}), 1, 10);
+        EXPECT_EQ(bound_by(family, message), "") << "another owner, class, section";
+
+        message = answer_to(kName, kTypeHttps);
+        message.record(dns_question_pointer(), kTypeHttps, 300,
+                       dns_service(1, root,
+                                   {dns_param(kKeyIpv6Hint, Bytes{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff,
+                                                                  203, 0, 113, 5})}));
+        EXPECT_EQ(bound_by(family, message), "203.0.113.5") << "a mapped address is the IPv4 address";
+    }
+}
+
+TEST_F(DnsAnswerTest, damaged_services_make_the_answer_malformed) {
+    const Bytes root = dns_name("");
+    const Bytes v4 = dns_param(kKeyIpv4Hint, dns_hints({"203.0.113.5"}));
+    const Bytes v6 = dns_param(kKeyIpv6Hint, dns_hints({"2001:db8:7::5"}));
+    const auto with = [](const Bytes& rdata, std::uint16_t type = kTypeHttps) {
+        return answer_to(kName, kTypeHttps).record(dns_question_pointer(), type, 300, rdata).bytes();
+    };
+    for (const auto& family : families()) {
+        const auto bad = [&](const Bytes& message) {
+            answer_path().reset();
+            return refused(ask_and_answer(family, message, kTypeHttps), TG_DROP_DNS_ANSWER_MALFORMED);
+        };
+        const Bytes good = dns_service(1, dns_name("edge.test"), {v4, v6});
+        EXPECT_FALSE(bad(with(good)));
+        // Cut at every octet: only where the parameters end it is whole.
+        const std::size_t head = 2 + dns_name("edge.test").size();
+        for (std::size_t size = 0; size < good.size(); ++size) {
+            const bool whole = size == head || size == head + v4.size();
+            EXPECT_EQ(!bad(with(Bytes(good.begin(), good.begin() + static_cast<long>(size)))), whole) << size;
+        }
+        EXPECT_TRUE(bad(with(dns_service(1, root, {v6, v4})))) << "keys out of order";
+        EXPECT_TRUE(bad(with(dns_service(1, root, {v4, v4})))) << "a key twice";
+        EXPECT_TRUE(bad(with(dns_service(1, root, {v4, v4}), kTypeSvcb)));
+        for (const std::size_t size : {0U, 1U, 3U, 5U, 7U})
+            EXPECT_TRUE(bad(with(dns_service(1, root, {dns_param(kKeyIpv4Hint, Bytes(size))})))) << size;
+        for (const std::size_t size : {0U, 4U, 15U, 17U, 31U})
+            EXPECT_TRUE(bad(with(dns_service(1, root, {dns_param(kKeyIpv6Hint, Bytes(size))})))) << size;
+        EXPECT_TRUE(bad(with(dns_service(0, root, {dns_param(kKeyIpv4Hint, Bytes(3))})))) << "alias form";
+        EXPECT_TRUE(bad(with(dns_service(1, dns_question_pointer(), {v4})))) << "a compressed target";
+        Bytes longer = dns_param(kKeyAlpn, Bytes(3));
+        set16(longer, 2, 4);
+        EXPECT_TRUE(bad(with(dns_service(1, root, {longer})))) << "a parameter that ends outside";
+        set16(longer, 2, 0xffff);
+        EXPECT_TRUE(bad(with(dns_service(1, root, {longer}))));
+        // Whoever owns it, like a broken address.
+        EXPECT_TRUE(bad(answer_to(kName, kTypeHttps)
+                            .record(dns_name("other.test"), kTypeHttps, 300, dns_service(1, root, {v4, v4}))
+                            .bytes()));
+        Bytes many = dns_service(1, root, {});
+        for (unsigned key = 100; key < 100 + TG_DNS_SERVICE_PARAMS_MAX; ++key)
+            append(many, dns_param(key, {}));
+        EXPECT_FALSE(bad(with(many)));
+        append(many, dns_param(1000, {}));
+        EXPECT_TRUE(bad(with(many))) << "33 parameters";
+
+        auto beside = answer_to(kName, kTypeHttps);
+        beside.record(dns_question_pointer(), kTypeCname, 300, dns_name("cdn.test"));
+        beside.record(dns_question_pointer(), kTypeHttps, 300, dns_service(1, root, {}));
+        EXPECT_TRUE(bad(beside.bytes())) << "an alias beside a service";
+    }
+}
+
+TEST_F(DnsAnswerTest, B43_sixty_four_addresses_are_bound_and_more_are_malformed) {
+    const auto hints = [](unsigned count) {
+        Bytes addresses;
+        for (unsigned i = 0; i < count; ++i)
+            append(addresses, Bytes{198, 18, 0, static_cast<std::uint8_t>(i)});
+        return dns_service(1, dns_name(""), {dns_param(kKeyIpv4Hint, addresses)});
+    };
+    for (const auto& family : families()) {
+        for (const unsigned count : {TG_DNS_ADDRESSES_MAX - 1U, TG_DNS_ADDRESSES_MAX + 0U}) {
+            answer_path().reset();
+            auto message = answer_to(kName, kTypeHttps);
+            message.record(dns_question_pointer(), kTypeHttps, 300, hints(TG_DNS_ADDRESSES_MAX - 1));
+            if (count == TG_DNS_ADDRESSES_MAX)
+                message.address(kName, 300, "203.0.113.5");
+            EXPECT_TRUE(passed(ask_and_answer(family, message.bytes(), kTypeHttps)));
+            EXPECT_EQ(answer_path().state().bindings, count);
+            if (count == TG_DNS_ADDRESSES_MAX) {
+                message.address(kName, 300, "203.0.113.6");
+                answer_path().reset();
+                EXPECT_TRUE(refused(ask_and_answer(family, message.bytes(), kTypeHttps),
+                                    TG_DROP_DNS_ANSWER_MALFORMED));
+                EXPECT_EQ(answer_path().state().bindings, 0U);
+            }
+        }
+    }
+}
+
+// The aliases belong to the name at this address: another address of the name has its own.
+TEST_F(DnsAnswerTest, each_chain_to_an_address_is_a_binding_of_its_own) {
+    const Family& family = *families().begin();
+    const auto through = [&](std::string_view alias, std::string_view address, std::uint32_t ttl) {
+        auto message = answer_to();
+        message.record(kName, kTypeCname, ttl, dns_name(alias));
+        message.address(dns_name(alias), ttl, address);
+        return passed(ask_and_answer(family, message.bytes()));
+    };
+    EXPECT_TRUE(through("good.test", "203.0.113.5", 100));
+    EXPECT_TRUE(through("evil.test", "203.0.113.66", 100));
+    EXPECT_TRUE(through("good.test", "203.0.113.5", 300));
+    EXPECT_TRUE(through("evil.test", "203.0.113.5", 200));
+    const std::uint64_t good = chain_id(answer_path(), {dns_name("good.test")});
+    const std::uint64_t evil = chain_id(answer_path(), {dns_name("evil.test")});
+    auto names = bound(*IpAddress::parse("203.0.113.5"));
+    std::ranges::sort(names, {}, &tg_bound_name::expires_ns);
+    ASSERT_EQ(names.size(), 2U);
+    EXPECT_EQ(names[0].chain_id, evil);
+    EXPECT_EQ(names[1].chain_id, good);
+    EXPECT_EQ(names[0].name_id, names[1].name_id);
+    EXPECT_EQ((names[1].expires_ns - boot_now() + kSecond / 2) / kSecond, 300U);
+    names = bound(*IpAddress::parse("203.0.113.66"));
+    ASSERT_EQ(names.size(), 1U);
+    EXPECT_EQ(names[0].chain_id, evil);
+    EXPECT_EQ(answer_path().state().bindings, 3U);
+    EXPECT_EQ(answer_path().state().names, 3U);
+    EXPECT_EQ(answer_path().state().chains, 2U);
+}
+
+TEST_F(DnsAnswerTest, B34_names_and_chains_have_caps_that_follow_from_that_of_bindings) {
+    const Family& family = *families().begin();
+    const auto chain_of = [&](int number, int length) {
+        auto message = answer_to();
+        const auto hop = [&](int i) {
+            return i == 0 ? kName : dns_name("h" + std::to_string(number) + "-" + std::to_string(i));
+        };
+        for (int i = 0; i < length; ++i)
+            message.record(hop(i), kTypeCname, 300, hop(i + 1));
+        message.address(hop(length), 300, "203.0.113." + std::to_string(number));
+        return ask_and_answer(family, message.bytes());
+    };
+    auto guest = Programs::default_guest();
+    guest.bindings_max = 9;
+    answer_path().set_guest(guest);
+    EXPECT_TRUE(passed(chain_of(1, 16)));
+    EXPECT_TRUE(passed(chain_of(2, 1)));
+    EXPECT_TRUE(refused(chain_of(3, 1), TG_DROP_DNS_BINDING_CAP)) << "the nineteenth name";
+    EXPECT_EQ(answer_path().state().names, 9U * TG_NAMES_PER_BINDING);
+    EXPECT_EQ(answer_path().state().bindings, 2U);
+    auto state = answer_path().state();
+    state.names = 0;
+    state.chains = 9;
+    answer_path().set_state(state);
+    EXPECT_TRUE(refused(chain_of(4, 1), TG_DROP_DNS_BINDING_CAP)) << "the tenth chain";
+    EXPECT_TRUE(passed(chain_of(2, 1))) << "what is known";
+    EXPECT_EQ(answer_path().state().chains, 9U);
+}
+
+TEST_F(DnsAnswerTest, who_answered_and_when_is_kept_with_the_name) {
+    const Family& family = *families().begin();
+    const tg_address resolver = to_tg(*IpAddress::parse("2001:db8::53"));
+    const auto before = boot_now();
+    ask(answer_path(), family, kName, kTypeA);
+    auto question = answer_path().lookup<tg_dns_question>("dns_pending", dns_key(family)).value();
+    question.resolver = resolver;
+    answer_path().store("dns_pending", dns_key(family), question);
+    auto message = answer_to();
+    message.record(kName, kTypeCname, 300, dns_name("cdn.test"));
+    message.address(dns_name("cdn.test"), 300, "203.0.113.5");
+    EXPECT_TRUE(passed(answer(family, message.bytes())));
+    const auto name = recorded_name(kName).value();
+    EXPECT_TRUE(std::ranges::equal(name.resolver.bytes, resolver.bytes));
+    EXPECT_GE(name.told_ns, before);
+    const auto alias = recorded_name(dns_name("cdn.test")).value();
+    EXPECT_TRUE(std::ranges::equal(alias.resolver.bytes, tg_address{}.bytes)) << "it was not asked for";
+    EXPECT_GE(bound(*IpAddress::parse("203.0.113.5")).at(0).told_ns, before);
+}
+
+// The resolver's trouble is no news of the name.
+TEST_F(DnsAnswerTest, errors_and_empty_answers_remove_nothing) {
+    for (const auto& family : families()) {
+        answer_path().reset();
+        EXPECT_TRUE(passed(ask_and_answer(family, answer_to().address(kName, 300, "203.0.113.5").bytes())));
+        const auto before = bound(*IpAddress::parse("203.0.113.5")).at(0).expires_ns;
+        for (const std::uint16_t flags : {0x8182, 0x8183, 0x8180})
+            EXPECT_TRUE(passed(ask_and_answer(family, answer_to(kName, kTypeA, flags).bytes())));
+        EXPECT_TRUE(passed(ask_and_answer(family, answer_to().address(kName, 300, "203.0.113.6").bytes())));
+        EXPECT_EQ(bound(*IpAddress::parse("203.0.113.5")).at(0).expires_ns, before);
+        EXPECT_TRUE(is_bound("203.0.113.6", kName)) << "the set is a union";
+    }
+}
+
+// B42: no answer before its binding. An entry that another CPU is removing, or whose memory has become
+// another entry, takes no writes: they would be lost, or be another guest's.
+TEST_F(DnsAnswerTest, B42_an_answer_is_not_delivered_on_the_strength_of_an_entry_that_is_gone) {
+    const tg_binding_key key{kGuestId, to_tg(*IpAddress::parse("203.0.113.5"))};
+    for (const auto& family : families()) {
+        const auto refuses = [&](const tg_binding& there) {
+            answer_path().reset();
+            answer_path().store("bindings", key, there);
+            const auto result =
+                refused(ask_and_answer(family, answer_to().address(kName, 300, "203.0.113.5").bytes()),
+                        TG_DROP_DNS_BINDING_FULL);
+            EXPECT_TRUE(bound(*IpAddress::parse("203.0.113.5")).empty()) << "nothing was written";
+            EXPECT_EQ(answer_path().state().bindings, 0U);
+            return result;
+        };
+        tg_binding dying{};
+        dying.key = key;
+        dying.dying = 1;
+        EXPECT_TRUE(refuses(dying));
+        tg_binding of_another{};
+        of_another.key = {kGuestId + 1, key.address};
+        EXPECT_TRUE(refuses(of_another));
+        of_another.key = {kGuestId, to_tg(*IpAddress::parse("203.0.113.6"))};
+        EXPECT_TRUE(refuses(of_another));
     }
 }
 

@@ -15,6 +15,13 @@ inline constexpr std::uint16_t kTypeNs = 2;
 inline constexpr std::uint16_t kTypeCname = 5;
 inline constexpr std::uint16_t kTypeTxt = 16;
 inline constexpr std::uint16_t kTypeAaaa = 28;
+inline constexpr std::uint16_t kTypeSvcb = 64;
+inline constexpr std::uint16_t kTypeHttps = 65;
+
+/// Parameters of services (RFC 9460 14.3.2).
+inline constexpr std::uint16_t kKeyAlpn = 1;
+inline constexpr std::uint16_t kKeyIpv4Hint = 4;
+inline constexpr std::uint16_t kKeyIpv6Hint = 6;
 
 /// The wire form of dotted text; "" is the root.
 inline Bytes dns_name(std::string_view text) {
@@ -38,6 +45,33 @@ inline Bytes dns_pointer(unsigned offset) {
 /// Points at the question name, which is always at the same offset.
 inline Bytes dns_question_pointer() {
     return dns_pointer(12);
+}
+
+/// One parameter of a service.
+inline Bytes dns_param(unsigned key, const Bytes& value) {
+    Bytes wire;
+    put16(wire, key);
+    put16(wire, static_cast<unsigned>(value.size()));
+    append(wire, value);
+    return wire;
+}
+
+/// The addresses one behind the other, as hints have them.
+inline Bytes dns_hints(std::initializer_list<std::string_view> addresses) {
+    Bytes wire;
+    for (const std::string_view address : addresses)
+        append(wire, address_bytes(*IpAddress::parse(address)));
+    return wire;
+}
+
+/// The RDATA of an SVCB or HTTPS record.
+inline Bytes dns_service(unsigned priority, const Bytes& target, std::initializer_list<Bytes> params) {
+    Bytes wire;
+    put16(wire, priority);
+    append(wire, target);
+    for (const Bytes& param : params)
+        append(wire, param);
+    return wire;
 }
 
 class DnsBuilder {

@@ -29,6 +29,18 @@ inline std::uint64_t name_id(const Programs& programs, Bytes wire) {
     return siphash24(key.k0, key.k1, wire);
 }
 
+/// tg_chain_id of aliases.
+inline std::uint64_t chain_id(const Programs& programs, const std::vector<Bytes>& aliases) {
+    const auto key = programs.lookup<tg_hash_key>("hash_key", std::uint32_t{0}).value();
+    Bytes ids;
+    for (const Bytes& alias : aliases) {
+        const std::uint64_t id = name_id(programs, alias);
+        for (unsigned shift = 0; shift < 64; shift += 8)
+            put8(ids, static_cast<unsigned>(id >> shift & 0xffU));
+    }
+    return aliases.empty() ? 0 : siphash24(key.k0, key.k1, ids);
+}
+
 inline tg_dns_key dns_key(const Family& family, std::uint16_t id = kDnsId) {
     tg_dns_key key{};
     key.guest_id = kGuestId;
@@ -64,7 +76,7 @@ inline RunResult answer(const Family& family, const Bytes& message) {
     return answer_path().run("dns_answer_direct", answer_frame(family, message));
 }
 
-/// The names bound to `address`, with their expiries.
+/// The names bound to `address`, each with its chain and expiry.
 inline std::vector<tg_bound_name> bound(const IpAddress& address) {
     tg_binding_key key{};
     key.guest_id = kGuestId;

@@ -18,11 +18,12 @@ DnsQuery query_for(const DnsBuilder& builder) {
 }
 
 /// "ADDRESS/TTL ..." of what `builder`'s answer binds, or the reason why it is malformed.
-std::string bound(const DnsBuilder& builder) {
-    const DnsParse parse = parse_dns_message(builder.bytes());
+std::string bound(const DnsBuilder& builder, const DnsLimits& limits = {}) {
+    const Bytes bytes = builder.bytes();
+    const DnsParse parse = parse_dns_message(bytes, limits);
     if (!parse.message)
         return std::string(parse.reason);
-    const DnsAddresses derived = derive_addresses(*parse.message);
+    const DnsAddresses derived = derive_addresses(*parse.message, limits);
     std::string text(derived.reason);
     EXPECT_TRUE(derived.reason.empty() || derived.addresses.empty());
     for (const DnsAddress& address : derived.addresses)
@@ -152,6 +153,92 @@ TEST(DeriveAddresses, the_chain_ends_at_16_aliases) {
     };
     EXPECT_EQ(bound(chain(kMaxDnsAliases)), "192.0.2.1/300");
     EXPECT_EQ(bound(chain(kMaxDnsAliases + 1)), "too many aliases, or a loop");
+}
+
+TEST(DeriveAddresses, hints_of_services_are_bound_like_addresses) {
+    const Bytes v4 = {0, 4, 0, 8, 192, 0, 2, 1, 192, 0, 2, 2};
+    const Bytes v6 = {0, 6, 0, 16, 0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1};
+    const auto service = [](std::uint8_t priority, const Bytes& target, std::initializer_list<Bytes> params) {
+        Bytes rdata = {0, priority};
+        rdata.insert(rdata.end(), target.begin(), target.end());
+        for (const Bytes& param : params)
+            rdata.insert(rdata.end(), param.begin(), param.end());
+        return rdata;
+    };
+    const Bytes root = {0};
+    for (const std::size_t type : {64U, 65U})
+        EXPECT_EQ(bound(answer_to("a.example", type).answer("a.example", type, service(1, root, {v4, v6}))),
+                  "192.0.2.1/300 192.0.2.2/300 2001:db8::1/300");
+    EXPECT_EQ(bound(answer_to("a.example", 65)
+                        .answer("b.example", 65, service(1, {1, 'x', 0}, {v6}))
+                        .cname("a.example", "b.example", 70)
+                        .a("b.example", 9)),
+              "2001:db8::1/70 192.0.2.9/70");
+    EXPECT_EQ(bound(answer_to("a.example", 65).answer("a.example", 65, service(0, root, {v4, v6}))), "")
+        << "the alias form";
+    EXPECT_EQ(bound(answer_to("a.example", 65).answer("x.example", 65, service(1, root, {v4}))), "");
+    EXPECT_EQ(bound(answer_to("a.example", 65).additional("a.example", 65, service(1, root, {v4}))), "");
+    for (const Bytes& broken :
+         {service(1, root, {v6, v4}), service(1, root, {v4, v4}), service(1, {0xc0, 12}, {v4}),
+          service(1, root, {{0, 4, 0, 0}}), service(0, root, {{0, 6, 0, 4, 1, 2, 3, 4}}), Bytes{0, 1}}) {
+        EXPECT_EQ(bound(answer_to("a.example", 65).a("a.example", 1).answer("x", 65, broken)),
+                  "service record is malformed");
+        EXPECT_EQ(bound(answer_to("a.example", 65).a("a.example", 1).additional("x", 65, broken)),
+                  "192.0.2.1/300")
+            << "other sections are not looked into";
+    }
+    EXPECT_EQ(bound(answer_to("a").cname("a", "b").answer("a", 65, service(1, root, {}))),
+              "CNAME beside an address");
+}
+
+TEST(DeriveAddresses, B43_more_addresses_than_the_limit_make_the_answer_malformed) {
+    const auto with = [](unsigned count) {
+        Bytes rdata = {
+            0, 1, 0, 0, 4, static_cast<std::uint8_t>(count * 4 >> 8U), static_cast<std::uint8_t>(count * 4)};
+        for (unsigned i = 0; i < count; ++i)
+            for (const unsigned octet : {198U, 18U, i >> 8U, i & 255U})
+                rdata.push_back(static_cast<std::uint8_t>(octet));
+        return answer_to("a", 65).answer("a", 65, rdata);
+    };
+    EXPECT_NE(bound(with(64)), "too many addresses");
+    EXPECT_EQ(bound(with(65)), "too many addresses");
+    EXPECT_NE(bound(with(256), kDnsTcpLimits), "too many addresses");
+    EXPECT_EQ(bound(with(257), kDnsTcpLimits), "too many addresses");
+}
+
+TEST(DeriveAddresses, larger_messages_are_read_under_the_limits_for_tcp_and_still_bounded) {
+    const auto with = [](unsigned records) {
+        DnsBuilder builder = answer_to("a");
+        builder.a("a", 1);
+        for (unsigned i = 1; i < records; ++i)
+            builder.answer("a", 16, {1, 'x'});
+        return builder.count(1, records);
+    };
+    EXPECT_EQ(bound(with(33)), "too many answer records");
+    EXPECT_EQ(bound(with(512), kDnsTcpLimits), "192.0.2.1/300");
+    EXPECT_EQ(bound(with(513), kDnsTcpLimits), "too many answer records");
+    // Names that take 127 steps each.
+    std::string deep = "a";
+    for (int i = 0; i < 126; ++i)
+        deep += ".a";
+    DnsBuilder builder = answer_to(deep);
+    builder.count(1, 200);
+    for (int i = 0; i < 200; ++i)
+        builder.pointer(12).u16(16).u16(1).u32(60).u16(0);
+    EXPECT_EQ(bound(builder, kDnsTcpLimits), "record is malformed");
+}
+
+TEST(DeriveAddresses, a_name_that_is_too_long_as_text_cannot_be_bound) {
+    Bytes name;
+    for (int i = 0; i < 2; ++i) {
+        name.push_back(63);
+        name.insert(name.end(), 63, 1); // "\001" each
+    }
+    name.push_back(0);
+    DnsBuilder builder(0x1234, kAnswer);
+    builder.count(0, 1).count(1, 1).raw(name).u16(1).u16(1);
+    builder.pointer(12).u16(1).u16(1).u32(60).u16(4).u32(0xc0000201);
+    EXPECT_EQ(bound(builder), "a name is too long as text");
 }
 
 TEST(DeriveAddresses, a_ttl_with_the_top_bit_is_zero) {

@@ -4,6 +4,7 @@
 #include "proto/dns_answer.hpp"
 #include "proto/dns_message.hpp"
 #include "proto/dns_query.hpp"
+#include "tests/harness/ldns_addresses.hpp"
 #include "tests/unit/proto/dns_builder.hpp"
 
 #include <gtest/gtest.h>
@@ -13,8 +14,12 @@
 #include <cctype>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <memory>
 #include <random>
+#include <set>
 #include <string>
 
 namespace tapgate::proto {
@@ -47,13 +52,8 @@ ldns_rr* record(const std::string& text) {
     return made;
 }
 
-/// The wire form of an ldns name, which ldns keeps uncompressed, in lower case.
 std::string lower_wire(const ldns_rdf* name) {
-    const auto* const data = ldns_rdf_data(name);
-    std::string wire(data, data + ldns_rdf_size(name));
-    std::ranges::transform(wire, wire.begin(),
-                           [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-    return wire;
+    return test::ldns_lower_wire(name);
 }
 
 std::string lower_wire(const DnsName& name) {
@@ -104,6 +104,13 @@ void expect_same_reading(const ldns_pkt* packet, const DnsMessage& message) {
         }
         EXPECT_EQ(index, ldns_rr_list_rr_count(list));
     }
+}
+
+std::set<IpAddress> addresses_of(const DnsAddresses& derived) {
+    std::set<IpAddress> addresses;
+    for (const DnsAddress& address : derived.addresses)
+        addresses.insert(address.address);
+    return addresses;
 }
 
 /// An answer of ldns with aliases, addresses, an authority record and EDNS; ldns compresses names.
@@ -204,11 +211,45 @@ TEST(DnsLdns, damaged_messages_that_are_accepted_are_read_alike) {
             continue;
         ++read_by_both;
         expect_same_reading(packet.get(), *parse.message);
+        EXPECT_EQ(std::optional(addresses_of(derive_addresses(*parse.message))),
+                  test::addresses_by_ldns(bytes));
         if (HasFailure())
             FAIL() << "round " << round;
     }
     EXPECT_GT(accepted, 2000U);
     EXPECT_GT(read_by_both, accepted * 9 / 10);
+}
+
+// Answers that BIND 9 and unbound gave (tests/fuzz/capture_answers).
+TEST(DnsLdns, real_answers_bind_what_it_derives_from_them) {
+    unsigned compared = 0;
+    unsigned bound = 0;
+    for (const auto& file : std::filesystem::directory_iterator(TAPGATE_ANSWER_CORPUS)) {
+        const std::string name = file.path().filename();
+        const bool real = name.starts_with("bind9_") || name.starts_with("unbound_");
+        std::ifstream in(file.path(), std::ios::binary);
+        const Bytes bytes((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+        const DnsParse parse = parse_dns_message(bytes);
+        if (!real && (!parse.message || !derive_addresses(*parse.message).reason.empty()))
+            continue;
+        // A set of more than 32 records goes over TCP.
+        const bool large = name.ends_with("_sixty_addresses");
+        const DnsParse whole = parse_dns_message(bytes, large ? kDnsTcpLimits : DnsLimits());
+        EXPECT_EQ(parse.message.has_value(), !large) << name << ": " << parse.reason;
+        ASSERT_TRUE(whole.message) << name << ": " << whole.reason;
+        const DnsAddresses derived = derive_addresses(*whole.message);
+        EXPECT_EQ(derived.reason, "") << name;
+        const Packet packet = unpack(bytes);
+        ASSERT_TRUE(packet || !real) << name;
+        if (!packet)
+            continue;
+        expect_same_reading(packet.get(), *whole.message);
+        EXPECT_EQ(std::optional(addresses_of(derived)), test::addresses_by_ldns(bytes)) << name;
+        ++compared;
+        bound += derived.addresses.empty() ? 0 : 1;
+    }
+    EXPECT_GE(compared, 58U) << "is the corpus there?";
+    EXPECT_GE(bound, 40U);
 }
 
 } // namespace
