@@ -94,15 +94,18 @@ std::string_view CompiledPolicy::table_group_of(const IpAddress& address) const 
 
 namespace {
 
+enum class TargetKind : std::uint8_t { kAddress, kName, kQuery };
+
+TargetKind kind_of(const Rule& rule) {
+    if (std::holds_alternative<DomainTarget>(rule.target))
+        return TargetKind::kName;
+    return std::holds_alternative<DnsTarget>(rule.target) ? TargetKind::kQuery : TargetKind::kAddress;
+}
+
 /// Whether a group of rules that begins with `a` goes on with `b`.
 bool in_one_group(const Rule& a, const Rule& b) {
     return a.direction == b.direction && a.action == b.action && a.protocols == b.protocols &&
-           a.ports == b.ports && a.cname == b.cname &&
-           std::holds_alternative<DomainTarget>(a.target) == std::holds_alternative<DomainTarget>(b.target);
-}
-
-bool is_on_queries(const Rule& rule) {
-    return std::holds_alternative<DnsTarget>(rule.target);
+           a.ports == b.ports && a.cname == b.cname && kind_of(a) == kind_of(b);
 }
 
 } // namespace
@@ -111,8 +114,6 @@ Result<void> CompiledPolicy::build_rule_groups() {
     const auto count = static_cast<RuleIndex>(policy_.rules.size());
     for (RuleIndex i = 0; i < count; ++i) {
         const Rule& rule = policy_.rules[i];
-        if (is_on_queries(rule))
-            continue;
         if (!rule_groups_.empty() && in_one_group(policy_.rules[rule_groups_.back().first], rule)) {
             rule_groups_.back().last = i;
             continue;
@@ -140,7 +141,7 @@ void CompiledPolicy::add_to(RuleChain& chain, RuleIndex rule) {
         chain = {rule, rule};
         return;
     }
-    if (!is_on_queries(policy_.rules[rule]) && rule_group_of(chain.last) == rule_group_of(rule))
+    if (rule_group_of(chain.last) == rule_group_of(rule))
         return;
     next_in_chain_[chain.last] = rule;
     chain.last = rule;

@@ -23,8 +23,8 @@ using GroupTable = std::map<std::string, std::vector<IpPrefix>>;
 using RuleIndex = std::uint32_t;
 
 /// A maximal run of consecutive rules that agree on direction, action, protocols, ports, kind of target
-/// (address or name) and the option `cname` (DESIGN 5.1). Such rules differ only in where they match, so
-/// verdicts need to tell groups apart and not rules. Rules on `dns` match no flow and belong to no group.
+/// (address, name or `dns`) and the option `cname` (DESIGN 5.1). Such rules differ only in where they match,
+/// so verdicts need to tell groups apart and not rules. Groups on `dns` match queries and no flow.
 struct RuleGroup {
     RuleIndex first = 0;
     RuleIndex last = 0;
@@ -55,7 +55,7 @@ class CompiledPolicy {
 
     [[nodiscard]] const std::vector<RuleGroup>& rule_groups() const { return rule_groups_; }
 
-    /// The group of a rule that belongs to one.
+    /// The group of a rule.
     [[nodiscard]] std::size_t rule_group_of(RuleIndex rule) const;
 
     /// A block of a [groups] table and the group its addresses take. Longest prefix first; a block that both

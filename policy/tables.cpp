@@ -2,6 +2,7 @@
 #include "policy/tables.hpp"
 
 #include "policy/groups.hpp"
+#include "policy/match.hpp"
 
 #include <algorithm>
 #include <optional>
@@ -188,7 +189,9 @@ void build_services_of(const CompiledPolicy& policy, Direction direction, Protoc
     for (std::size_t group = 0; group < policy.rule_groups().size(); ++group) {
         const Rule& rule = policy.policy().rules[policy.rule_groups()[group].first];
         const bool directed = rule.direction == Direction::kAny || rule.direction == direction;
-        if (!directed || !rule.protocols.includes(protocol) || (is_icmp(protocol) && !rule.ports.empty()))
+        // A group on `dns` matches no flow.
+        if (!directed || std::holds_alternative<DnsTarget>(rule.target) ||
+            !rule.protocols.includes(protocol) || (is_icmp(protocol) && !rule.ports.empty()))
             continue;
         if (rule.ports.empty())
             changes.emplace_back(0, group, 1);
@@ -257,6 +260,20 @@ void build_names(const CompiledPolicy& policy, SetPool& pool, Tables& tables) {
     }
 }
 
+// --- queries ---------------------------------------------------------------------------------------
+
+/// The groups of those rules on `any`, `dns` and `host` that a query over UDP meets. Two rules of one group
+/// may differ in that, as `any` and a block do.
+RuleGroupSet groups_of_queries(const CompiledPolicy& policy) {
+    std::vector<RuleIndex> rules;
+    policy.append_query_rules(rules);
+    RuleGroupSet groups;
+    for (const RuleIndex rule : rules)
+        if (match_query(policy.policy().rules[rule], Name(), Protocol::kUdp).effect == Effect::kDecides)
+            groups.set(policy.rule_group_of(rule));
+    return groups;
+}
+
 } // namespace
 
 Tables build_tables(const CompiledPolicy& policy) {
@@ -265,9 +282,13 @@ Tables build_tables(const CompiledPolicy& policy) {
     for (std::size_t group = 0; group < policy.rule_groups().size(); ++group) {
         const Rule& rule = policy.policy().rules[policy.rule_groups()[group].first];
         tables.allow.set(group, rule.action == Action::kAllow);
-        tables.domain.set(group, std::holds_alternative<DomainTarget>(rule.target));
-        tables.cname.set(group, rule.cname);
+        const bool on_names = std::holds_alternative<DomainTarget>(rule.target);
+        tables.domain.set(group, on_names);
+        tables.cname.set(group, on_names && rule.cname);
+        tables.query_names.set(group, on_names && rule.direction != Direction::kIngress);
     }
+    tables.query = groups_of_queries(policy);
+    tables.deny_text = policy.policy().deny_text;
     tables.default_egress_allows = policy.policy().default_egress == Action::kAllow;
     tables.default_ingress_allows = policy.policy().default_ingress == Action::kAllow;
     AddressTable addresses(policy, pool, tables);

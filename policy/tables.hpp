@@ -19,6 +19,8 @@
 //
 //     no f: the default, but allow waits for the name if there is an X      f is B: defer      f is D: deny
 //     f is A: allow, but if X < A defer
+//
+// Of a DNS question the first group decides that meets every query, or counts for queries and is on its name.
 namespace tapgate::policy {
 
 /// A set of rule groups by their positions in CompiledPolicy::rule_groups().
@@ -32,8 +34,11 @@ struct Tables {
     /// The groups that allow, and those on names; of all others the opposite holds.
     RuleGroupSet allow;
     RuleGroupSet domain;
-    /// Those on names that match the aliases of a bound name too (option `cname`).
+    /// The groups on names that also match an alias on the way to the address.
     RuleGroupSet cname;
+    /// The groups that meet every query over UDP, and the groups on names that count for queries.
+    RuleGroupSet query;
+    RuleGroupSet query_names;
     bool default_egress_allows = false;
     bool default_ingress_allows = false;
     /// Groups that match the addresses of group `host`, by that alone.
@@ -80,6 +85,8 @@ struct Tables {
     std::vector<NameEntry> names;
     /// Labels of the longest suffix.
     unsigned suffix_labels = 0;
+    /// Policy::deny_text; borrowed from the policy.
+    std::string_view deny_text;
 };
 
 /// `policy` must outlive what is returned.

@@ -26,6 +26,34 @@ std::uint64_t word_of(const IpAddress& address, std::size_t at) {
     return word;
 }
 
+/// An OPT record with an Extended DNS Error in it, as tap_ingress copies it into its answer to a denied name:
+///
+///     root(1) type(2)=41 udp size(2) ttl(4)=0 rdlength(2) option                             RFC 6891 6.1.2
+///     option := code(2)=15 length(2) info code(2)=18 text                                        RFC 8914 2
+std::vector<std::uint8_t> denial_record(std::string_view text) {
+    constexpr std::uint16_t kOpt = 41;
+    constexpr std::uint16_t kExtendedError = 15;
+    constexpr std::uint16_t kProhibited = 18;
+    constexpr std::size_t kMaxText = 200; // the parser of policies takes no longer one
+    TAPGATE_ASSERT(text.size() <= kMaxText);
+    std::vector<std::uint8_t> record;
+    const auto put16 = [&record](std::size_t value) {
+        record.push_back(static_cast<std::uint8_t>(value >> 8U));
+        record.push_back(static_cast<std::uint8_t>(value & 0xffU));
+    };
+    record.push_back(0);
+    put16(kOpt);
+    put16(TG_DNS_PAYLOAD_MAX);
+    put16(0);
+    put16(0);
+    put16(6 + text.size());
+    put16(kExtendedError);
+    put16(2 + text.size());
+    put16(kProhibited);
+    record.insert(record.end(), text.begin(), text.end());
+    return record;
+}
+
 tg_policy_set to_abi(const policy::RuleGroupSet& set) {
     static const policy::RuleGroupSet low_word(~std::uint64_t{0});
     tg_policy_set out{};
@@ -90,11 +118,14 @@ class ImageBuilder {
         head.cname_set = tables_.cname.any() ? add_set(tables_.cname) : TG_POLICY_EMPTY_SET;
         head.host_set = block_of(tables_.host_group);
         head.suffix_labels = tables_.suffix_labels;
+        head.query_set = add_set(tables_.query);
+        head.query_name_set = add_set(tables_.query_names);
         head.default_allows[TG_EGRESS] = tables_.default_egress_allows;
         head.default_allows[TG_INGRESS] = tables_.default_ingress_allows;
         head.addresses = add_addresses();
         head.services = add_services();
         head.names = add_names();
+        add_denial(head);
         image_.front().head = head;
         return std::move(image_);
     }
@@ -162,6 +193,16 @@ class ImageBuilder {
             image_.insert(image_.end(), buckets.begin(), buckets.end());
             return out;
         }
+    }
+
+    void add_denial(tg_policy_head& head) {
+        const std::vector<std::uint8_t> record = denial_record(tables_.deny_text);
+        head.denial_block = next_block();
+        head.denial_length = static_cast<std::uint32_t>(record.size());
+        image_.resize(image_.size() + TG_DENIAL_BLOCKS);
+        std::span<tg_policy_block> blocks = std::span(image_).last(TG_DENIAL_BLOCKS);
+        TAPGATE_ASSERT(record.size() <= blocks.size_bytes());
+        std::memcpy(blocks.data(), record.data(), record.size());
     }
 
     const policy::Tables& tables_;

@@ -306,6 +306,7 @@ TG_ASSERT_SIZE(struct tg_forgetting, 64);
  *     set      the groups of rules that match something, a bit each; groups are numbered in the policy's
  * order ranges   sorted by where they begin, each reaching to the next: what matches an address or a service
  *     names    a hash table of name ids (tg_name_id): what matches a name
+ *     denial   what a guest is told of a denied name besides NXDOMAIN, as it goes on the wire
  *
  * How a verdict comes out of these stands in lib/policy.bpf.h.
  */
@@ -332,8 +333,12 @@ struct tg_policy_head {
 	__u32 host_set;		/* of address group `host`, in place of what a range says of the group */
 	__u32 suffix_labels;	/* of the longest zone in `names` */
 	__u32 cname_set;	/* the groups on names that match aliases too; TG_POLICY_EMPTY_SET if none */
+	__u32 query_set;	/* the groups that meet every DNS query over UDP */
+	__u32 query_name_set;	/* the groups on names that count for queries */
+	__u32 denial_block;	/* the OPT record of a denied query's answer, in TG_DENIAL_BLOCKS blocks */
+	__u32 denial_length;	/* its octets; the DO bit is clear */
 	__u8 default_allows[2]; /* by enum tg_direction */
-	__u8 pad[74];
+	__u8 pad[58];
 };
 TG_ASSERT_SIZE(struct tg_policy_head, 128);
 
@@ -370,12 +375,14 @@ TG_ASSERT_SIZE(struct tg_policy_name, 16);
 
 #define TG_RANGES_PER_BLOCK 4
 #define TG_NAMES_PER_BUCKET 8
+#define TG_DENIAL_BLOCKS    2
 
 union tg_policy_block {
 	struct tg_policy_head head;
 	struct tg_policy_set set;
 	struct tg_policy_range ranges[TG_RANGES_PER_BLOCK];
 	struct tg_policy_name names[TG_NAMES_PER_BUCKET];
+	__u8 bytes[128];
 };
 TG_ASSERT_SIZE(union tg_policy_block, 128);
 

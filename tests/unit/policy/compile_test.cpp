@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <chrono>
 
 namespace tapgate::policy {
@@ -64,6 +65,15 @@ TEST(Compile, the_longest_block_of_several_lengths_is_found) {
     EXPECT_EQ(group("11.0.0.1"), "public");
     EXPECT_EQ(group("2001:db9::1"), "a");
     EXPECT_EQ(group("2001:db8::1"), "c");
+}
+
+TEST(Compile, rules_on_dns_form_groups_of_their_own_between_the_others) {
+    const auto policy = compiled(
+        "rules = [\"allow@any\", \"allow@10.0.0.0/8\", \"allow@dns\", \"allow@dns\", \"allow@host\"]");
+    ASSERT_EQ(policy->rule_groups().size(), 3U);
+    const std::array<std::size_t, 5> expected = {0, 0, 1, 1, 2};
+    for (RuleIndex rule = 0; rule < expected.size(); ++rule)
+        EXPECT_EQ(policy->rule_group_of(rule), expected.at(rule)) << rule;
 }
 
 TEST(Compile, a_large_allowlist_is_compiled_and_asked_without_a_walk_over_it) {
