@@ -205,12 +205,6 @@ static __always_inline bool is_local(const struct __sk_buff *skb)
 	return !skb->ingress_ifindex;
 }
 
-/* The reset of answer_with_reset(): it came in from this very interface. */
-static __always_inline bool is_own_reset(const struct __sk_buff *skb, __u8 flags)
-{
-	return skb->ingress_ifindex == skb->ifindex && skb->mark == tg_mark && flags & TCP_RST;
-}
-
 /*
  * The kernel speaks for sockets that are gone, or not there yet, through control sockets of its own: resets
  * and the ACKs of TIME-WAIT and of handshakes. Depending on kernel (changed in 6.13) and family such a packet
@@ -249,7 +243,7 @@ static __always_inline bool is_tcp_ours(struct __sk_buff *skb, const struct gues
 		return is_local(skb) && pending_find(context, packet);
 	if (flags & (TCP_SYN | TCP_FIN) || segment->payload_length)
 		return false;
-	if (is_own_reset(skb, flags))
+	if (is_own_reply(skb) && flags & TCP_RST)
 		return true;
 	return is_local(skb) && is_kernel_speaking(sk);
 }
