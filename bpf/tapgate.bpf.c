@@ -9,6 +9,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "lib/dns_answer.bpf.h"
+#include "lib/dns_refusal.bpf.h"
 #include "lib/neighbour.bpf.h"
 #include "lib/reset.bpf.h"
 #include "lib/tcp.bpf.h"
@@ -170,6 +171,27 @@ static __always_inline verdict_t ingress_verdict(struct __sk_buff *skb, const st
 	return TG_DROP_PROTOCOL;
 }
 
+/* Counts the refusal, and lets the guest know where that is of use. Returns the program's return code. */
+static __always_inline int refuse(struct __sk_buff *skb, const struct guest_context *context,
+				  const struct packet *packet, const struct tcp_segment *segment,
+				  verdict_t verdict)
+{
+	__u8 protocol = packet->flow.protocol;
+	int answer = -1;
+
+	if (protocol == IPPROTO_UDP && packet->flow.peer_port == bpf_htons(PORT_DNS) &&
+	    dns_refusal_rcode(verdict)) {
+		count_reason(context->guest->slot, verdict);
+		send_dns_event(context, skb->ifindex, verdict, packet);
+		answer = dns_answer_refused(skb, context->guest, packet, verdict);
+		return answer >= 0 ? answer : TC_ACT_SHOT;
+	}
+	count_drop(context, skb->ifindex, verdict, &packet->flow, &packet->judgement);
+	if (protocol == IPPROTO_TCP && is_answered_with_reset(verdict))
+		answer = answer_with_reset(skb, packet, segment);
+	return answer >= 0 ? answer : TC_ACT_SHOT;
+}
+
 SEC("tc")
 int tap_ingress(struct __sk_buff *skb)
 {
@@ -177,7 +199,6 @@ int tap_ingress(struct __sk_buff *skb)
 	struct tcp_segment segment = {};
 	struct guest_context context;
 	verdict_t verdict;
-	int answer;
 
 	/* The interface lost its entry but not the program: the guest sees silence. */
 	if (!guest_find(skb->ifindex, &context)) {
@@ -185,15 +206,7 @@ int tap_ingress(struct __sk_buff *skb)
 		return TC_ACT_SHOT;
 	}
 	verdict = ingress_verdict(skb, &context, &packet, &segment);
-	if (!verdict)
-		return TC_ACT_OK;
-	count_drop(&context, skb->ifindex, verdict, &packet.flow, &packet.judgement);
-	if (packet.flow.protocol == IPPROTO_TCP && is_answered_with_reset(verdict)) {
-		answer = answer_with_reset(skb, &packet, &segment);
-		if (answer >= 0)
-			return answer;
-	}
-	return TC_ACT_SHOT;
+	return verdict ? refuse(skb, &context, &packet, &segment, verdict) : TC_ACT_OK;
 }
 
 /* --- tap_egress: what goes to the guest -------------------------------------------------------------------
@@ -270,6 +283,8 @@ static __always_inline verdict_t egress_udp(struct __sk_buff *skb, const struct 
 
 	if (parse_udp(skb, packet) || packet->flow.peer_port != bpf_htons(PORT_DNS))
 		return TG_DROP_EGRESS_NOT_OURS;
+	if (is_own_dns_refusal(skb, packet))
+		return TG_DROP_NONE;
 	if (!sk || !is_dns_kind(owned_kind(sk)))
 		return TG_DROP_EGRESS_NOT_OURS;
 	return dns_answer(skb, context, packet);

@@ -15,15 +15,20 @@
 #define DNS_NSCOUNT 8
 #define DNS_ARCOUNT 10
 
-#define DNS_FLAG_QR    0x8000
-#define DNS_FLAG_TC    0x0200
-#define DNS_RCODE_MASK 0x000f
-#define DNS_CLASS_IN   1
-#define DNS_TYPE_A     1
-#define DNS_TYPE_CNAME 5
-#define DNS_TYPE_AAAA  28
-#define DNS_TYPE_SVCB  64
-#define DNS_TYPE_HTTPS 65
+#define DNS_FLAG_QR	0x8000
+#define DNS_OPCODE_MASK 0x7800
+#define DNS_FLAG_TC	0x0200
+#define DNS_FLAG_RD	0x0100
+#define DNS_FLAG_RA	0x0080
+#define DNS_FLAG_CD	0x0010
+#define DNS_RCODE_MASK	0x000f
+#define DNS_CLASS_IN	1
+#define DNS_TYPE_A	1
+#define DNS_TYPE_CNAME	5
+#define DNS_TYPE_AAAA	28
+#define DNS_TYPE_OPT	41
+#define DNS_TYPE_SVCB	64
+#define DNS_TYPE_HTTPS	65
 
 /* Parses the UDP header and sets the ports of the flow. Segmentation offload would make one packet of many
  * datagrams, of which only the first would be looked at. */

@@ -21,7 +21,7 @@
 #include "tapgate/siphash.h"
 
 #define DNS_HEADER_SIZE	 12
-#define DNS_NAME_MAX	 255 /* with the root octet (RFC 1035 2.3.4) */
+#define DNS_NAME_MAX	 TG_DNS_NAME_MAX
 #define DNS_LABEL_MAX	 63
 #define DNS_LABELS_MAX	 127  /* of one octet each */
 #define DNS_POINTER_BITS 0xc0 /* RFC 1035 4.1.4 */
@@ -54,6 +54,16 @@ struct dns_record {
 	__u16 v4_count;
 	__u16 v6_offset;
 	__u16 v6_count;
+};
+
+/* What a label looks like so far, to tell numbers from names (WHATWG URL 3.5). */
+enum dns_label_shape {
+	LABEL_EMPTY,
+	LABEL_ZERO,   /* "0" */
+	LABEL_DIGITS, /* a decimal number */
+	LABEL_HEX,    /* "0x" and hexadecimal digits or nothing */
+	LABEL_NAME,
+	LABEL_FOREIGN, /* has octets that no host name has */
 };
 
 struct dns_scratch {
@@ -139,6 +149,13 @@ struct dns_scratch {
 	__u32 free_index;
 	__u32 expired_index;
 	__u32 verdict;
+
+	/* the query, as far as its refusal needs it */
+	__u32 question_end; /* offset behind the question, 0 = it is not to be echoed */
+	__u32 has_edns;
+	__u32 dnssec_ok;
+	__u32 options_end;
+	enum dns_label_shape label_shape; /* of the label being looked at */
 	__u32 pad;
 };
 
@@ -284,6 +301,10 @@ __noinline __u64 dns_part_id(struct dns_scratch *s)
 		*word = lower_case(*word);
 		tg_siphash_word(&hash, *word);
 	}
+	/* Read again, as an unknown: of the one above the verifier has learned something else at each way out
+	 * of the loop, and would walk the rest once for each. */
+	asm volatile("" ::: "memory");
+	length = s->name_length - start;
 	word = (__u64 *)&s->name[(start + (length & ~7)) & DNS_NAME_MASK];
 	*word = lower_case(*word);
 	rest = *word & ((1ULL << (length & 7) * 8) - 1);
@@ -351,6 +372,59 @@ static __always_inline bool is_plain_octet(__u8 octet)
 {
 	return (octet >= 'a' && octet <= 'z') || (octet >= '0' && octet <= '9') || octet == '-' ||
 	       octet == '_';
+}
+
+static __always_inline enum dns_label_shape dns_label_goes_on(enum dns_label_shape shape, __u8 octet)
+{
+	bool digit = octet >= '0' && octet <= '9';
+
+	if (!is_plain_octet(octet))
+		return LABEL_FOREIGN;
+	switch (shape) {
+	case LABEL_EMPTY:
+		return octet == '0' ? LABEL_ZERO : digit ? LABEL_DIGITS : LABEL_NAME;
+	case LABEL_ZERO:
+		return digit ? LABEL_DIGITS : octet == 'x' ? LABEL_HEX : LABEL_NAME;
+	case LABEL_DIGITS:
+		return digit ? LABEL_DIGITS : LABEL_NAME;
+	case LABEL_HEX:
+		return digit || (octet >= 'a' && octet <= 'f') ? LABEL_HEX : LABEL_NAME;
+	case LABEL_NAME:
+	case LABEL_FOREIGN:
+		break;
+	}
+	return LABEL_NAME;
+}
+
+/* One octet of `name`, which is in lower case. Returns 1 to stop. */
+static long dns_host_name_step(__u32 round, void *context)
+{
+	struct dns_scratch *s = *(struct dns_scratch **)context;
+	__u8 octet = s->name[round & DNS_NAME_MASK];
+
+	if (round == s->next_label) {
+		if (!octet)
+			return 1;
+		s->next_label += 1 + octet;
+		s->label_shape = LABEL_EMPTY;
+		return 0;
+	}
+	s->label_shape = dns_label_goes_on(s->label_shape, octet);
+	return s->label_shape == LABEL_FOREIGN;
+}
+
+/* Whether the parsed name, after dns_name_id(), is one that policy::Name::from_wire() takes: labels of
+ * letters, digits, '-' and '_', of which the last one is no number. */
+__noinline int dns_name_is_host_name(struct dns_scratch *s)
+{
+	struct dns_scratch *context = s;
+
+	if (!s)
+		return 0;
+	s->next_label = 0;
+	s->label_shape = LABEL_EMPTY;
+	bpf_loop(DNS_NAME_MAX, dns_host_name_step, &context, 0);
+	return s->label_shape == LABEL_NAME;
 }
 
 static __always_inline void put_text(struct dns_scratch *s, __u8 octet)

@@ -17,44 +17,60 @@ struct guest_context {
 	struct tg_guest_state *state;
 };
 
-/* Lets TG_EVENTS_PER_SECOND events of one guest through in each second. Two CPUs that meet at a second's
- * turn may let a few more through. */
-static __always_inline bool event_rate_exceeded(struct tg_guest_state *state, __u64 now)
+/* Lets `max` of something through in each second; `second` and `count` are the guest's. Two CPUs that meet at
+ * a second's turn may let a few more through. */
+static __always_inline bool rate_exceeded(__u64 *second, __u32 *count, __u32 max)
 {
-	__u64 second = now / NSEC_PER_SEC;
+	__u64 now = bpf_ktime_get_boot_ns() / NSEC_PER_SEC;
 
-	if (state->event_second != second) {
-		state->event_second = second;
-		state->event_count = 0;
+	if (*second != now) {
+		*second = now;
+		*count = 0;
 	}
-	return __sync_fetch_and_add(&state->event_count, 1) >= TG_EVENTS_PER_SECOND;
+	return __sync_fetch_and_add(count, 1) >= max;
+}
+
+static __always_inline bool event_rate_exceeded(struct tg_guest_state *state)
+{
+	return rate_exceeded(&state->event_second, &state->event_count, TG_EVENTS_PER_SECOND);
+}
+
+static __always_inline void count_lost_event(void)
+{
+	__u32 zero = 0;
+	__u64 *lost = bpf_map_lookup_elem(&events_lost, &zero);
+
+	if (lost)
+		*lost += 1;
+}
+
+static __always_inline void fill_event(struct tg_event *event, enum tg_event_type type,
+				       const struct guest_context *context, __u32 ifindex, verdict_t reason,
+				       const struct tg_flow *flow, const struct tg_judgement *judgement)
+{
+	event->time_ns = bpf_ktime_get_boot_ns();
+	event->guest_id = context->guest->id;
+	event->ifindex = ifindex;
+	event->type = type;
+	event->reason = reason;
+	event->flow = *flow;
+	event->judgement = *judgement;
 }
 
 static __always_inline void send_drop_event(const struct guest_context *context, __u32 ifindex,
 					    verdict_t reason, const struct tg_flow *flow,
 					    const struct tg_judgement *judgement)
 {
-	__u64 now = bpf_ktime_get_boot_ns();
 	struct tg_event *event;
-	__u64 *lost;
-	__u32 zero = 0;
 
-	if (event_rate_exceeded(context->state, now))
+	if (event_rate_exceeded(context->state))
 		return;
 	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
 	if (!event) {
-		lost = bpf_map_lookup_elem(&events_lost, &zero);
-		if (lost)
-			*lost += 1;
+		count_lost_event();
 		return;
 	}
-	event->time_ns = now;
-	event->guest_id = context->guest->id;
-	event->ifindex = ifindex;
-	event->type = TG_EVENT_DROP;
-	event->reason = reason;
-	event->flow = *flow;
-	event->judgement = *judgement;
+	fill_event(event, TG_EVENT_DROP, context, ifindex, reason, flow, judgement);
 	bpf_ringbuf_submit(event, 0);
 }
 
@@ -68,6 +84,7 @@ static __always_inline void count_unknown_guest(void)
 		*count += 1;
 }
 
+/* The counters alone: for a refusal that has an event of its own, or none. */
 static __always_inline void count_reason(__u32 slot, verdict_t reason)
 {
 	__u32 key = reason;

@@ -561,4 +561,133 @@ __noinline int policy_judge(const struct tg_guest *guest, struct packet *packet)
 	return packet->judgement.verdict == TG_VERDICT_DENY ? TG_DROP_POLICY_FIRST_PACKET : TG_DROP_NONE;
 }
 
+/* --- questions --------------------------------------------------------------------------------------------
+ */
+
+/* What policy_question_step() works on. */
+struct policy_question_sets {
+	struct policy_scratch *s;
+	const struct tg_policy_set *every; /* the groups that meet every query */
+	const struct tg_policy_set *named; /* those that match the name, */
+	const struct tg_policy_set *names; /* of which these count for queries */
+	const struct tg_policy_set *cname;
+	const struct tg_policy_set *allow;
+};
+
+/* Looks for `first` and `waiting` in one word of the sets. Returns 1 to stop. */
+static long policy_question_step(__u32 round, void *data)
+{
+	struct policy_question_sets *sets = data;
+	struct policy_scratch *s = sets->s;
+	__u32 i = round & (TG_SET_WORDS - 1);
+	__u64 match, waiting;
+
+	match = sets->every->words[i] | (sets->named->words[i] & sets->names->words[i]);
+	waiting = sets->cname->words[i] & sets->names->words[i] & sets->allow->words[i];
+	if (waiting && s->waiting == NO_GROUP)
+		s->waiting = i * 64 + lowest_bit(waiting);
+	if (!match)
+		return 0;
+	s->first = i * 64 + lowest_bit(match);
+	return 1;
+}
+
+/*
+ * Judges the question for the name `name_id`, of which `name` needs to hold the zones around it, and notes
+ * the judgement in `packet`: as policy::decide_query() does, but where an alias that is not known yet could
+ * still bring about an allow rule before the one that denies, the verdict is defer. TG_DROP_NONE: allow or
+ * defer.
+ *
+ * Guest sees on a refusal: NXDOMAIN, or SERVFAIL without a policy. Operator sees: dns-policy with the name
+ * and the rule; or no-policy.
+ *
+ * A global function: the verifier walks it once.
+ */
+__noinline int policy_judge_question(const struct tg_guest *guest, struct tg_name *name, __u64 name_id,
+				     struct packet *packet)
+{
+	union tg_policy_block *head, *every, *named, *names, *cname, *allow;
+	struct policy_question_sets sets = {};
+	struct policy_context context = {};
+	struct policy_scratch *s;
+	__u32 slot, zero = 0;
+	bool allowed;
+
+	if (!guest || !name || !packet)
+		return TG_DROP_NO_POLICY;
+	slot = guest->policy;
+	packet->judgement.group = NO_GROUP;
+	s = bpf_map_lookup_elem(&policy_scratches, &zero);
+	context.s = s;
+	context.policy = bpf_map_lookup_elem(&policies, &slot);
+	if (!s || !context.policy)
+		return TG_DROP_NO_POLICY;
+	head = policy_block(context.policy, 0);
+	if (!head)
+		return TG_DROP_NO_POLICY;
+	packet->judgement.generation = head->head.generation;
+	s->broken = 0;
+	s->names = head->head.names;
+	s->suffix_labels = head->head.suffix_labels;
+	s->name_set = 0;
+	context.name = name;
+	context.name_id = name_id;
+	bpf_loop(1 + TG_NAME_SUFFIXES_MAX, policy_name_step, &context, 0);
+	every = policy_block(context.policy, head->head.query_set);
+	named = policy_block(context.policy, s->name_set ? s->name_set : TG_POLICY_EMPTY_SET);
+	names = policy_block(context.policy, head->head.query_name_set);
+	cname = policy_block(context.policy, head->head.cname_set);
+	allow = policy_block(context.policy, head->head.allow_set);
+	if (s->broken || !every || !named || !names || !cname || !allow)
+		return TG_DROP_NO_POLICY;
+	sets.s = s;
+	sets.every = &every->set;
+	sets.named = &named->set;
+	sets.names = &names->set;
+	sets.cname = &cname->set;
+	sets.allow = &allow->set;
+	s->first = NO_GROUP;
+	s->waiting = NO_GROUP;
+	bpf_loop(TG_SET_WORDS, policy_question_step, &sets, 0);
+
+	packet->judgement.group = s->first;
+	allowed =
+	    s->first == NO_GROUP ? head->head.default_allows[TG_EGRESS] : set_has(&allow->set, s->first);
+	if (allowed) {
+		packet->judgement.verdict = TG_VERDICT_ALLOW;
+		return TG_DROP_NONE;
+	}
+	if (s->waiting < s->first) {
+		packet->judgement.verdict = TG_VERDICT_DEFER;
+		packet->judgement.group = s->waiting;
+		return TG_DROP_NONE;
+	}
+	packet->judgement.verdict = TG_VERDICT_DENY;
+	return TG_DROP_DNS_POLICY;
+}
+
+/*
+ * Copies the OPT record for the answer to a denied name, at most `TG_DENIAL_BLOCKS` blocks of it, to `to`,
+ * and returns its length; 0 if there is none. It may be of a later generation than the judgement.
+ */
+static __always_inline __u32 policy_denial_record(const struct tg_guest *guest, __u64 *to)
+{
+	union tg_policy_block *head, *block;
+	__u32 slot = guest->policy, i, j;
+	void *policy = bpf_map_lookup_elem(&policies, &slot);
+
+	head = policy ? policy_block(policy, 0) : NULL;
+	if (!head)
+		return 0;
+	for (i = 0; i < TG_DENIAL_BLOCKS; i++) {
+		block = policy_block(policy, head->head.denial_block + i);
+		if (!block)
+			return 0;
+#pragma unroll
+		for (j = 0; j < sizeof(*block) / sizeof(__u64); j++)
+			to[i * (sizeof(*block) / sizeof(__u64)) + j] = ((const __u64 *)block->bytes)[j];
+	}
+	return head->head.denial_length;
+}
+
 #endif

@@ -300,6 +300,48 @@ TEST_F(LiveTest, the_reset_for_a_segment_without_its_checksum_has_a_good_one) {
     }
 }
 
+/// A datagram whose checksum is left to the host, and what the guest's card says of it.
+struct UnfinishedDatagram {
+    UnfinishedDatagram(const Family& family, std::uint16_t from, std::uint16_t to, const Bytes& payload) {
+        Bytes datagram = udp_datagram(family.guest, family.server, from, to, payload);
+        Bytes pseudo = address_bytes(family.guest);
+        append(pseudo, address_bytes(family.server));
+        put32(pseudo, static_cast<std::uint32_t>(datagram.size()));
+        put32(pseudo, IPPROTO_UDP);
+        set16(datagram, 6, static_cast<std::uint16_t>(~internet_checksum(pseudo)));
+        frame = ip_frame(family.guest, family.server, IPPROTO_UDP, datagram);
+        offload.flags = kNeedsChecksum;
+        offload.csum_start = family.guest.is_v4() ? 34 : 54;
+        offload.csum_offset = 6;
+    }
+
+    Bytes frame;
+    VnetHeader offload{};
+};
+
+TEST_F(LiveTest, a_denied_name_is_answered_whoever_fills_in_the_checksums) {
+    product().set_policy("[deny]\ntext = \"no\"");
+    for (const auto& family : families()) {
+        DnsBuilder message(kDnsId, 0x0100, dns_name("denied.test"), kTypeA);
+        message.record({0}, 41, 0, {}, 1232, 10);
+        const UnfinishedDatagram unfinished(family, kDnsPort, 53, message.bytes());
+        for (const bool whole : {true, false}) {
+            if (whole)
+                card_.send(udp_frame(family.guest, family.server, kDnsPort, 53, message.bytes()));
+            else
+                card_.send(unfinished.frame, unfinished.offload);
+            const Bytes answer =
+                card_.receive([](const Bytes& frame) { return is_transport(frame, IPPROTO_UDP); });
+            ASSERT_FALSE(answer.empty()) << family.name << whole;
+            const Bytes datagram = transport_of(answer);
+            EXPECT_EQ(get16(datagram, 8), kDnsId);
+            EXPECT_EQ(get16(datagram, 10), 0x8183);
+            EXPECT_EQ(transport_checksum(family.server, family.guest, IPPROTO_UDP, datagram), 0)
+                << family.name << whole;
+        }
+    }
+}
+
 TEST_F(LiveTest, a_dns_answer_is_recorded_before_the_guest_has_it_and_a_forged_one_never_arrives) {
     for (const auto& family : families()) {
         const bool v4 = family.guest.is_v4();

@@ -80,7 +80,8 @@ int Programs::execute(const char* program, const Bytes& packet, __sk_buff& conte
     const bpf_program* found = bpf_object__find_program_by_name(object_, program);
     if (found == nullptr)
         fail_with(std::string("find program ") + program);
-    out.resize(packet.size() + 64);
+    // An answer may be longer than what it answers, by an OPT record with the policy's text.
+    out.resize(packet.size() + 256);
     bpf_test_run_opts options{};
     options.sz = sizeof options;
     options.data_in = packet.data();
@@ -96,11 +97,12 @@ int Programs::execute(const char* program, const Bytes& packet, __sk_buff& conte
     return static_cast<int>(options.retval);
 }
 
-int Programs::action(const char* program, const Bytes& packet) const {
+RunResult Programs::act(const char* program, const Bytes& packet) const {
     __sk_buff context{};
     context.ifindex = tap_ifindex();
-    Bytes out;
-    return execute(program, packet, context, out);
+    RunResult result;
+    result.action = execute(program, packet, context, result.packet);
+    return result;
 }
 
 RunResult Programs::run_on(const char* program, const Bytes& packet, unsigned ifindex,
@@ -133,7 +135,7 @@ RunResult Programs::run_on(const char* program, const Bytes& packet, unsigned if
 std::map<unsigned, std::uint64_t> Programs::drop_counts(const char* map, unsigned first) const {
     std::vector<std::uint64_t> per_cpu(static_cast<std::size_t>(libbpf_num_possible_cpus()));
     std::map<unsigned, std::uint64_t> counts;
-    for (unsigned reason = 0; reason < 100; ++reason) {
+    for (unsigned reason = 0; reason < TG_DROP_REASON_MAX; ++reason) {
         const std::uint32_t key = first + reason;
         if (!lookup_raw(map, &key, per_cpu.data()))
             fail_with("read a drop counter");
@@ -153,6 +155,7 @@ tg_guest Programs::default_guest() {
     guest.half_open_max = 1000;
     guest.dns_pending_max = 1000;
     guest.bindings_max = 1000;
+    guest.dns_queries_per_second = 1'000'000;
     std::ranges::copy(kGuestMac, guest.mac);
     guest.address_count = 2;
     guest.addresses[0] = to_tg(kGuest4);

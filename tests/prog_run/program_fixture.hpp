@@ -78,8 +78,13 @@ class Programs {
     RunResult run_on(const char* program, const Bytes& packet, unsigned ifindex, unsigned ingress_ifindex = 0,
                      std::uint32_t gso_size = 0) const;
 
-    /// The return code alone, without reading counters: for many runs.
-    [[nodiscard]] int action(const char* program, const Bytes& packet) const;
+    /// The same without reading counters: for many runs.
+    [[nodiscard]] RunResult act(const char* program, const Bytes& packet) const;
+
+    /// The return code alone.
+    [[nodiscard]] int action(const char* program, const Bytes& packet) const {
+        return act(program, packet).action;
+    }
 
     [[nodiscard]] int map_fd(const char* name) const;
 

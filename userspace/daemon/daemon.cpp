@@ -273,7 +273,10 @@ asio::awaitable<void> Daemon::follow_drops() {
             if (!control_->has_monitors())
                 return;
             const GuestRegistry::Attached* attached = guests_->find(event.guest);
-            if (attached == nullptr)
+            if (event.question)
+                publish(to_json(dns_event(event, attached ? &attached->guest : nullptr),
+                                std::chrono::system_clock::now()));
+            else if (attached == nullptr)
                 publish(to_json(event, "", {}));
             else
                 publish(to_json(event, attached->guest.name, rule_of(event, *attached)));

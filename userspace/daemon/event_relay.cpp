@@ -2,6 +2,10 @@
 #include "daemon/event_relay.hpp"
 
 #include "daemon/reply_json.hpp"
+#include "policy/decide.hpp"
+#include "proto/dns_name.hpp"
+#include "proto/dns_query.hpp"
+#include "proxy/judgement.hpp"
 
 #include <boost/asio/post.hpp>
 #include <fmt/chrono.h>
@@ -89,6 +93,28 @@ json::object to_json(const datapath::DropEvent& event, std::string_view guest,
         put_rule(object, rule);
     }
     return object;
+}
+
+proxy::DnsEvent dns_event(const datapath::DropEvent& event, const proxy::Guest* guest) {
+    proxy::DnsEvent out;
+    out.guest = guest != nullptr ? guest->name : "";
+    out.generation = event.judgement.generation;
+    out.reason = datapath::drop_reason_text(event.reason);
+    const auto read = proto::DnsNameReader(event.question->name).read(0);
+    if (!read)
+        return out;
+    out.name = read->name.text();
+    out.type = proto::dns_type_text(event.question->type);
+    // Of an older generation only the number is known by now.
+    const auto name = policy::Name::from_wire(out.name);
+    if (event.reason != TG_DROP_DNS_POLICY || guest == nullptr || !name ||
+        guest->policy->generation != out.generation)
+        return out;
+    const policy::CompiledPolicy& compiled = *guest->policy->compiled;
+    const policy::Decision decision = policy::decide_query(compiled, *name, policy::Protocol::kUdp);
+    out.rule = proxy::deciding_rule(compiled, decision);
+    out.reason = policy::basis_name(decision.basis);
+    return out;
 }
 
 json::object change_event(std::string_view type, std::string_view guest, std::string_view what) {

@@ -3,6 +3,7 @@
 
 #include "datapath/datapath.hpp"
 #include "proxy/events.hpp"
+#include "proxy/guest.hpp"
 
 #include <boost/asio/io_context.hpp>
 #include <boost/json/object.hpp>
@@ -25,6 +26,9 @@ namespace tapgate::daemon {
 /// `rule` is the one that denied, if the policy was asked and one did.
 [[nodiscard]] boost::json::object to_json(const datapath::DropEvent& event, std::string_view guest,
                                           const proxy::DecidingRule& rule);
+/// What BPF says of a DNS query that it has refused, as the proxy says it of those that it refuses. `guest`
+/// is the one that asked; null if it is gone.
+[[nodiscard]] proxy::DnsEvent dns_event(const datapath::DropEvent& event, const proxy::Guest* guest);
 /// A guest that was attached or detached, or a policy that was loaded.
 [[nodiscard]] boost::json::object change_event(std::string_view type, std::string_view guest,
                                                std::string_view what);

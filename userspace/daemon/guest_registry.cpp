@@ -121,6 +121,7 @@ Result<void> GuestRegistry::attach(const net::Link& link, const GuestConfig& con
     spec.gateways = gateways;
     spec.caps.half_open = limits_.half_open;
     spec.caps.dns_pending = limits_.dns_in_flight;
+    spec.caps.dns_queries_per_second = limits_.dns_qps;
     spec.caps.bindings = limits_.bindings;
     const bool adopted = datapath_.is_guest(link.ifindex);
     const auto id = datapath_.attach_guest(spec);

@@ -85,6 +85,7 @@ Result<tg_guest> entry_of(const GuestSpec& spec) {
     tg_guest entry{};
     entry.half_open_max = spec.caps.half_open;
     entry.dns_pending_max = spec.caps.dns_pending;
+    entry.dns_queries_per_second = spec.caps.dns_queries_per_second;
     entry.bindings_max = spec.caps.bindings;
     if (spec.mac)
         std::ranges::copy(*spec.mac, entry.mac);

@@ -44,6 +44,7 @@ struct Settings {
 struct GuestCaps {
     std::uint32_t half_open = 1024;
     std::uint32_t dns_pending = 512;
+    std::uint32_t dns_queries_per_second = 200; ///< over UDP
     std::uint32_t bindings = 8192;
 };
 
@@ -126,6 +127,12 @@ struct DropCount {
     std::uint64_t packets = 0;
 };
 
+/// The question of a DNS query that BPF has refused.
+struct RefusedQuestion {
+    std::vector<std::uint8_t> name; ///< wire form in lower case; empty: the question could not be read
+    std::uint16_t type = 0;
+};
+
 struct DropEvent {
     BootClock::time_point time;
     GuestId guest = 0;
@@ -134,6 +141,7 @@ struct DropEvent {
     FlowTuple flow;
     std::uint8_t protocol = 0;
     Judgement judgement;
+    std::optional<RefusedQuestion> question; ///< set for refused DNS queries alone
 };
 
 /// TCP, UDP and ICMP by their numbers in an IP header, and back. What is none of these is not judged by

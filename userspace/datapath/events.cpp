@@ -5,6 +5,7 @@
 
 #include <bpf/libbpf.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -25,6 +26,42 @@ DropEvent event_from_abi(const tg_event& event) {
     out.protocol = event.flow.protocol;
     out.judgement = from_abi(event.judgement);
     return out;
+}
+
+RefusedQuestion question_from_abi(const tg_dns_event& event) {
+    const std::size_t length = std::min<std::size_t>(event.name_length, sizeof event.name);
+    return {{event.name, event.name + length}, event.question_type};
+}
+
+/// Whether a record holds all of `Record`, and if so what it is.
+template <typename Record>
+std::optional<Record> read_record(const void* data, std::size_t size) {
+    if (size < sizeof(Record))
+        return std::nullopt;
+    Record record{};
+    std::memcpy(&record, data, sizeof record);
+    return record;
+}
+
+/// The event in a record of the ring buffer; empty if it is too short or of an unknown type or reason.
+std::optional<DropEvent> event_of(const void* data, std::size_t size) {
+    const auto event = read_record<tg_event>(data, size);
+    if (!event || event->reason >= TG_DROP_REASON_MAX)
+        return std::nullopt;
+    DropEvent out = event_from_abi(*event);
+    switch (event->type) {
+    case TG_EVENT_DROP:
+        return out;
+    case TG_EVENT_DNS_REFUSED:
+        if (const auto dns = read_record<tg_dns_event>(data, size)) {
+            out.question = question_from_abi(*dns);
+            return out;
+        }
+        break;
+    default:
+        break;
+    }
+    return std::nullopt;
 }
 
 } // namespace
@@ -54,12 +91,8 @@ void Events::read(const Sink& sink) {
 
 int Events::on_record(void* context, void* data, std::size_t size) {
     Events& self = *static_cast<Events*>(context);
-    tg_event event{};
-    if (size >= sizeof(event)) {
-        std::memcpy(&event, data, sizeof(event));
-        if (event.type == TG_EVENT_DROP && event.reason < TG_DROP_REASON_MAX)
-            (*self.sink_)(event_from_abi(event));
-    }
+    if (const auto event = event_of(data, size))
+        (*self.sink_)(*event);
     // A negative result ends the read; this record is consumed nevertheless.
     return ++self.seen_ < kMaxPerRead ? 0 : -EAGAIN;
 }

@@ -145,6 +145,29 @@ bool dns_type_allowed(std::uint16_t type) {
     return false;
 }
 
+std::string dns_type_text(std::uint16_t type) {
+    switch (static_cast<DnsType>(type)) {
+    case DnsType::kA:
+        return "A";
+    case DnsType::kAaaa:
+        return "AAAA";
+    case DnsType::kCname:
+        return "CNAME";
+    case DnsType::kHttps:
+        return "HTTPS";
+    case DnsType::kSvcb:
+        return "SVCB";
+    case DnsType::kTxt:
+        return "TXT";
+    case DnsType::kMx:
+        return "MX";
+    case DnsType::kPtr:
+        return "PTR";
+    default:
+        return "TYPE" + std::to_string(type);
+    }
+}
+
 DnsUpstreamQuery build_upstream_query(const DnsQuery& query, std::uint16_t id, ByteView case_bits) {
     TAPGATE_ASSERT(query.question);
     DnsHeader header;

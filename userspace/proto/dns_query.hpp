@@ -61,6 +61,9 @@ struct DnsQueryParse {
 /// zone transfers and the unknown are not among them (large answers, tunnels).
 [[nodiscard]] bool dns_type_allowed(std::uint16_t type);
 
+/// The mnemonic of a type that guests often ask for, or TYPE and its number (RFC 3597 5).
+[[nodiscard]] std::string dns_type_text(std::uint16_t type);
+
 /// A query ready to be sent to an upstream, and the question in it, to check the answer against.
 struct DnsUpstreamQuery {
     std::vector<std::uint8_t> bytes;

@@ -52,7 +52,9 @@ enum {
 	TG_RULE_GROUPS_MAX = 1024,
 	TG_POLICY_BLOCKS_MAX = 1 << 24, /* 2 GiB for one policy */
 	TG_EVENTS_BYTES = 1 << 20,
-	TG_EVENTS_PER_SECOND = 128, /* drop events of one guest; the rest are only counted */
+	TG_EVENTS_PER_SECOND = 128,	 /* drop events of one guest; the rest are only counted */
+	TG_PROHIBITIONS_PER_SECOND = 64, /* ICMP errors to one guest; what is refused beyond meets silence */
+	TG_DNS_NAME_MAX = 255,		 /* on the wire, with the root octet (RFC 1035 2.3.4) */
 };
 
 /* Aligned so that BPF compares and hashes addresses as two words. */
@@ -69,7 +71,7 @@ struct tg_guest {
 	__u32 dns_pending_max;
 	__u32 bindings_max;
 	__u32 policy; /* slot in `policies` */
-	__u32 pad;
+	__u32 dns_queries_per_second;
 	__u8 mac[6]; /* all zero: learned from the first packet with a source address of the guest */
 	__u8 address_count;
 	__u8 gateway_count;
@@ -93,8 +95,12 @@ struct tg_guest_state {
 	__u32 names;   /* entries of `names`: BPF adds, the daemon subtracts what it removes */
 	__u32 chains;  /* entries of `chains`, likewise */
 	__u64 evicted; /* live slots of `bindings` that the daemon removed to make room */
+	__u64 query_second;
+	__u32 query_count;	 /* DNS queries over UDP in query_second */
+	__u32 prohibition_count; /* ICMP errors sent in prohibition_second */
+	__u64 prohibition_second;
 };
-TG_ASSERT_SIZE(struct tg_guest_state, 48);
+TG_ASSERT_SIZE(struct tg_guest_state, 72);
 
 /* The guest's view of a flow: the key of `pending`. Guests' addresses are unique, so no guest id is needed.
  */
@@ -414,6 +420,7 @@ TG_ASSERT_SIZE(struct tg_owned, 4);
 /* events: ring buffer of struct tg_event; `events_lost` counts those that found it full. */
 enum tg_event_type {
 	TG_EVENT_DROP = 1,
+	TG_EVENT_DNS_REFUSED = 2, /* struct tg_dns_event */
 };
 
 struct tg_event {
@@ -426,5 +433,16 @@ struct tg_event {
 	struct tg_judgement judgement; /* zero if the policy was not asked */
 };
 TG_ASSERT_SIZE(struct tg_event, 80);
+
+/* A DNS query that tap_ingress has refused. */
+struct tg_dns_event {
+	struct tg_event event;
+	__u16 question_type;
+	__u16 name_length; /* 0: the question did not parse, or was not looked at */
+	__u32 pad;
+	__u8
+	    name[TG_DNS_NAME_MAX + 1]; /* wire form in lower case; what is behind the length is not defined */
+};
+TG_ASSERT_SIZE(struct tg_dns_event, 80 + 8 + 256);
 
 #endif

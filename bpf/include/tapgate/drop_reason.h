@@ -7,8 +7,8 @@
  * Numbers are ABI and never reused; they index the maps `drops` and `guest_drops`. "name" is what metrics,
  * JSON and tests say; "text" completes the sentence "dropped: ...".
  *
- * 1-29 link and network layer, 30-49 transport, 50-79 DNS, 80-99 towards the guest, 100-119 proxy
- * (userspace).
+ * 1-29 link and network layer, 30-49 transport, 50-79 DNS, 80-99 towards the guest, 100-119 the proxy's.
+ * DNS_POLICY and DNS_RATE are of both: BPF refuses over UDP what the proxy refuses over TCP.
  */
 #define TG_DROP_REASONS(X)                                                                                   \
 	X(1, UNKNOWN_GUEST, "unknown-guest", "the interface is not a known guest")                           \
@@ -46,6 +46,12 @@
 	X(55, DNS_ANSWER_MALFORMED, "dns-answer-malformed", "the DNS answer does not parse completely")      \
 	X(56, DNS_BINDING_CAP, "dns-binding-cap", "the guest has too many bindings to record the answer")    \
 	X(57, DNS_BINDING_FULL, "dns-binding-full", "a binding table is full; the answer was not recorded")  \
+	X(60, DNS_NOT_A_QUERY, "dns-not-a-query", "a packet to port 53 that is no DNS query")                \
+	X(61, DNS_OPCODE, "dns-opcode", "opcode is not QUERY")                                               \
+	X(62, DNS_EDNS_VERSION, "dns-edns-version", "unknown EDNS version")                                  \
+	X(63, DNS_CLASS, "dns-class", "class is not IN")                                                     \
+	X(64, DNS_TYPE, "dns-type", "query type is not allowed")                                             \
+	X(65, DNS_NAME, "dns-name", "not a host name")                                                       \
 	X(80, EGRESS_NOT_OURS, "egress-not-ours", "a packet to the guest that the daemon did not send")      \
 	X(100, NO_PENDING, "no-pending",                                                                     \
 	  "a connection to the proxy that did not come through a guest's tap")                               \
