@@ -11,6 +11,7 @@
 #include "lib/dns_answer.bpf.h"
 #include "lib/dns_refusal.bpf.h"
 #include "lib/neighbour.bpf.h"
+#include "lib/prohibited.bpf.h"
 #include "lib/reset.bpf.h"
 #include "lib/tcp.bpf.h"
 
@@ -189,6 +190,9 @@ static __always_inline int refuse(struct __sk_buff *skb, const struct guest_cont
 	count_drop(context, skb->ifindex, verdict, &packet->flow, &packet->judgement);
 	if (protocol == IPPROTO_TCP && is_answered_with_reset(verdict))
 		answer = answer_with_reset(skb, packet, segment);
+	else if ((protocol == IPPROTO_UDP || protocol == IPPROTO_ICMP || protocol == IPPROTO_ICMPV6) &&
+		 is_answered_with_prohibited(verdict))
+		answer = answer_with_prohibited(skb, context->state, packet);
 	return answer >= 0 ? answer : TC_ACT_SHOT;
 }
 
@@ -290,11 +294,16 @@ static __always_inline verdict_t egress_udp(struct __sk_buff *skb, const struct 
 	return dns_answer(skb, context, packet);
 }
 
-/* Neighbour discovery of the host's kernel. */
-static __always_inline verdict_t egress_icmpv6(struct __sk_buff *skb, const struct packet *packet)
+/* Neighbour discovery of the host's kernel, and our own errors. */
+static __always_inline verdict_t egress_icmpv6(struct __sk_buff *skb, const struct guest_context *context,
+					       const struct packet *packet)
 {
 	__u8 type;
 
+	if (is_own_prohibited(skb, packet))
+		return guest_has_address(context->guest, &packet->flow.guest_address)
+			   ? TG_DROP_NONE
+			   : TG_DROP_EGRESS_NOT_OURS;
 	if (packet->hop_limit != ND_HOP_LIMIT || !is_local(skb) ||
 	    bpf_skb_load_bytes(skb, packet->l4_offset, &type, sizeof(type)))
 		return TG_DROP_EGRESS_NOT_OURS;
@@ -319,7 +328,7 @@ static __always_inline verdict_t egress_verdict(struct __sk_buff *skb, const str
 		if (parse_ipv6(skb, packet))
 			return TG_DROP_EGRESS_NOT_OURS;
 		if (packet->flow.protocol == IPPROTO_ICMPV6)
-			return egress_icmpv6(skb, packet);
+			return egress_icmpv6(skb, context, packet);
 		break;
 	default:
 		return TG_DROP_EGRESS_NOT_OURS;
@@ -332,6 +341,10 @@ static __always_inline verdict_t egress_verdict(struct __sk_buff *skb, const str
 		return egress_tcp(skb, context, packet);
 	case IPPROTO_UDP:
 		return egress_udp(skb, context, packet);
+	case IPPROTO_ICMP:
+		return packet->ethertype == ETH_P_IP && is_own_prohibited(skb, packet)
+			   ? TG_DROP_NONE
+			   : TG_DROP_EGRESS_NOT_OURS;
 	}
 	return TG_DROP_EGRESS_NOT_OURS;
 }

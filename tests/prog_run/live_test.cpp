@@ -342,6 +342,30 @@ TEST_F(LiveTest, a_denied_name_is_answered_whoever_fills_in_the_checksums) {
     }
 }
 
+TEST_F(LiveTest, refused_udp_is_answered_by_icmp_whoever_fills_in_the_checksums) {
+    for (const auto& family : families()) {
+        const bool v4 = family.guest.is_v4();
+        const UnfinishedDatagram unfinished(family, 50000, 443, Bytes(33, 0xc3));
+        for (const bool whole : {true, false}) {
+            if (whole)
+                card_.send(udp_frame(family.guest, family.server, 50000, 443, Bytes(33, 0xc3)));
+            else
+                card_.send(unfinished.frame, unfinished.offload);
+            const Bytes answer = card_.receive([v4](const Bytes& frame) {
+                const std::uint8_t protocol = v4 ? std::uint8_t{IPPROTO_ICMP} : std::uint8_t{IPPROTO_ICMPV6};
+                return is_transport(frame, protocol) && transport_of(frame)[0] == (v4 ? 3 : 1);
+            });
+            ASSERT_FALSE(answer.empty()) << family.name << whole;
+            const Bytes error = transport_of(answer);
+            EXPECT_EQ(error[1], v4 ? 13 : 1);
+            EXPECT_EQ(v4 ? internet_checksum(error)
+                         : transport_checksum(family.server, family.guest, IPPROTO_ICMPV6, error),
+                      0)
+                << family.name << whole;
+        }
+    }
+}
+
 TEST_F(LiveTest, a_dns_answer_is_recorded_before_the_guest_has_it_and_a_forged_one_never_arrives) {
     for (const auto& family : families()) {
         const bool v4 = family.guest.is_v4();
