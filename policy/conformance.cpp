@@ -38,11 +38,24 @@ void compare_decisions(const Case& c, const CompiledPolicy& policy, Comparison& 
     compare("", c.expected_verdict, outcome.verdict);
 }
 
+Result<bool> compare_other_query(const Case& c, const CompiledPolicy& policy,
+                                 const ConformanceEngines& engines, Comparison& comparison) {
+    const auto name = Name::from_wire(*c.query);
+    if (!engines.other_query || !name || c.transport != Protocol::kUdp)
+        return false;
+    const auto verdict = engines.other_query(policy, *name);
+    if (!verdict)
+        return fail(verdict.error());
+    const Verdict got = *verdict == Verdict::kDefer ? judge_case(policy, c).verdict.verdict : *verdict;
+    comparison.compare(fmt::format("{}: ", engines.other_name), c.expected_verdict, got, verdict_name(got));
+    return true;
+}
+
 /// False if the other engine does not judge such cases.
 Result<bool> compare_other(const Case& c, const CompiledPolicy& policy, const ConformanceEngines& engines,
                            Comparison& comparison) {
     if (c.query)
-        return false;
+        return compare_other_query(c, policy, engines, comparison);
     const std::vector<BoundName> bound = bound_names(c);
     const FlowFacts facts = flow_facts(c, bound);
     const auto syn = engines.other(policy, facts);

@@ -16,7 +16,7 @@ namespace tapgate::policy {
 /// What `tapgate policy test` found in one file of cases.
 struct ConformanceReport {
     std::size_t passed = 0;
-    /// Cases that the second engine does not judge: name queries, flows to the guest, name services.
+    /// Cases that the second engine does not judge: queries over TCP, flows to the guest, name services.
     std::size_t not_judged = 0;
     /// One line per case whose verdict differs: "ID: expected deny, got allow (rule 2: ...)".
     std::vector<std::string> mismatches;
@@ -26,12 +26,16 @@ struct ConformanceReport {
 /// not judge. An error ends the run.
 using SynEngine = std::function<Result<std::optional<Verdict>>(const CompiledPolicy&, const FlowFacts&)>;
 
+/// The same for a DNS question over UDP; kDefer leaves it to the decision functions.
+using QueryEngine = std::function<Result<Verdict>(const CompiledPolicy&, const Name&)>;
+
 struct ConformanceEngines {
     /// The decision functions.
     bool user = true;
     /// Judged besides, if there is one, under the name `other_name` in mismatches. First flights are judged
     /// by the decision functions, as in the daemon.
     SynEngine other;
+    QueryEngine other_query; ///< asked for queries; empty: they are not judged
     std::string_view other_name;
 };
 

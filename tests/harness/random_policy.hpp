@@ -220,6 +220,21 @@ class Generator {
         return policy;
     }
 
+    /// More rules that meet queries, and ports among which 53 is.
+    Policy query_policy() {
+        Policy policy = this->policy();
+        for (Rule& rule : policy.rules) {
+            if (one_in(4))
+                rule.target = one_in(2) ? Target(DnsTarget{}) : Target(AnyTarget{});
+            rule.cname = std::holds_alternative<DomainTarget>(rule.target) && one_in(2);
+            for (PortRange& range : rule.ports)
+                if (one_in(2))
+                    range = {static_cast<std::uint16_t>(52 + below(2)),
+                             static_cast<std::uint16_t>(53 + below(3))};
+        }
+        return policy;
+    }
+
     Flow flow() {
         Flow flow;
         flow.destination = addresses_.at(below(addresses_.size()));

@@ -94,6 +94,49 @@ TEST_F(PolicyPropertyTest, the_kernel_agrees_with_the_decision_functions_and_wit
         EXPECT_GT(count, cases_ / 20);
 }
 
+/// Whether an allow rule that matches aliases stands before `decided`, so that BPF has to let the daemon
+/// look.
+bool may_be_allowed_by_alias(const policy::Policy& policy, const policy::Decision& decided) {
+    for (std::size_t i = 0; i < decided.rule.value_or(policy.rules.size()); ++i) {
+        const policy::Rule& rule = policy.rules[i];
+        if (rule.cname && rule.action == policy::Action::kAllow &&
+            rule.direction != policy::Direction::kIngress)
+            return true;
+    }
+    return false;
+}
+
+TEST_F(PolicyPropertyTest, the_kernel_agrees_with_the_decision_function_on_questions) {
+    policy::test::Generator generator(seed_);
+    for (std::size_t i = 0; i < cases_; ++i) {
+        if (i % kFlowsPerPolicy == 0) {
+            ASSERT_NO_FATAL_FAILURE(use(generator.query_policy()));
+        }
+        const policy::Name name = generator.any_name();
+        const auto kernel = engine_->judge_question(name);
+        ASSERT_TRUE(kernel) << kernel.error().message();
+        const policy::Decision decision = policy::decide_query(*policy_, name, policy::Protocol::kUdp);
+        const bool denied = decision.verdict == policy::Verdict::kDeny;
+        const policy::Verdict expected = denied && may_be_allowed_by_alias(policy_->policy(), decision)
+                                             ? policy::Verdict::kDefer
+                                             : decision.verdict;
+        const auto where = [&] {
+            return "seed " + std::to_string(seed_) + ", case " + std::to_string(i) + ", " + name.text() +
+                   "\n" + policy::to_json(policy_->policy());
+        };
+        ASSERT_EQ(kernel->policy_verdict(), expected) << where();
+        if (expected != policy::Verdict::kDefer) {
+            std::optional<std::size_t> group;
+            if (decision.rule)
+                group = policy_->rule_group_of(static_cast<policy::RuleIndex>(*decision.rule));
+            ASSERT_EQ(kernel->rule_group, group) << where();
+        }
+        ++seen_.at(static_cast<std::size_t>(expected));
+    }
+    for (const std::size_t count : seen_)
+        EXPECT_GT(count, cases_ / 20);
+}
+
 /// Addresses and blocks close to each other and to every edge there is.
 class AddressGenerator {
   public:

@@ -159,18 +159,25 @@ std::string verdicts_text(const policy::VerdictDiff& verdicts) {
 }
 
 /// The BPF program as an engine for cases, each with a policy of its own.
-class KernelSynEngine {
+class KernelEngine {
   public:
-    explicit KernelSynEngine(std::unique_ptr<datapath::VerdictEngine> engine) : engine_(std::move(engine)) {}
+    explicit KernelEngine(std::unique_ptr<datapath::VerdictEngine> engine) : engine_(std::move(engine)) {}
 
-    Result<std::optional<policy::Verdict>> operator()(const policy::CompiledPolicy& policy,
-                                                      const policy::FlowFacts& facts) {
+    Result<std::optional<policy::Verdict>> judge(const policy::CompiledPolicy& policy,
+                                                 const policy::FlowFacts& facts) {
         if (auto used = engine_->use(policy); !used)
             return fail(used.error());
         const auto judgement = engine_->judge(facts);
         if (!judgement)
             return fail(judgement.error());
         return *judgement ? std::optional((*judgement)->policy_verdict()) : std::nullopt;
+    }
+
+    Result<policy::Verdict> judge(const policy::CompiledPolicy& policy, const policy::Name& question) {
+        if (auto used = engine_->use(policy); !used)
+            return fail(used.error());
+        const auto judgement = engine_->judge_question(question);
+        return judgement ? Result<policy::Verdict>(judgement->policy_verdict()) : fail(judgement.error());
     }
 
   private:
@@ -257,14 +264,19 @@ int policy_test(Console& console, const Arguments& arguments) {
         return console.failed(text.error());
     policy::ConformanceEngines engines;
     engines.user = engine != "kernel";
-    std::optional<KernelSynEngine> kernel;
+    std::optional<KernelEngine> kernel;
     if (engine != "user") {
         auto opened = datapath::VerdictEngine::open();
         if (!opened)
             return console.failed(opened.error());
         kernel.emplace(std::move(*opened));
         engines.other_name = "kernel";
-        engines.other = std::ref(*kernel);
+        engines.other = [&kernel](const policy::CompiledPolicy& policy, const policy::FlowFacts& facts) {
+            return kernel->judge(policy, facts);
+        };
+        engines.other_query = [&kernel](const policy::CompiledPolicy& policy, const policy::Name& question) {
+            return kernel->judge(policy, question);
+        };
     }
     const auto report = policy::run_conformance(*text, file, engines);
     if (!report)

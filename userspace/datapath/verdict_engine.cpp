@@ -80,10 +80,37 @@ std::vector<std::uint8_t> transport(const policy::FlowFacts& facts) {
     return out;
 }
 
-/// The first packet of the flow, as a guest would send it. Transport checksums are not looked at.
-std::vector<std::uint8_t> first_packet(const policy::FlowFacts& facts) {
-    const bool v4 = facts.destination.address.is_v4();
-    const std::vector<std::uint8_t> payload = transport(facts);
+/// A query of type A for `name`, behind its UDP header.
+std::vector<std::uint8_t> question(const policy::Name& name) {
+    constexpr std::uint16_t kPort = 53;
+    constexpr std::uint16_t kRecursionDesired = 0x0100;
+    std::vector<std::uint8_t> message;
+    const auto put16 = [&message](std::uint16_t value) { append(message, htons(value)); };
+    for (const int word : {0, int{kRecursionDesired}, 1, 0, 0, 0}) // id, flags, one question, no records
+        put16(static_cast<std::uint16_t>(word));
+    for (std::string_view rest = name.text(); !rest.empty();) {
+        const std::string_view label = rest.substr(0, rest.find('.'));
+        message.push_back(static_cast<std::uint8_t>(label.size()));
+        message.insert(message.end(), label.begin(), label.end());
+        rest.remove_prefix(std::min(label.size() + 1, rest.size()));
+    }
+    message.push_back(0);
+    put16(1); // A
+    put16(1); // IN
+    udphdr udp{};
+    udp.source = htons(kGuestPort);
+    udp.dest = htons(kPort);
+    udp.len = htons(static_cast<std::uint16_t>(sizeof udp + message.size()));
+    std::vector<std::uint8_t> datagram;
+    append(datagram, udp);
+    datagram.insert(datagram.end(), message.begin(), message.end());
+    return datagram;
+}
+
+/// A packet to `destination` as a guest would send it. Transport checksums are not looked at.
+std::vector<std::uint8_t> packet_to(const IpAddress& destination, std::uint8_t protocol,
+                                    const std::vector<std::uint8_t>& payload) {
+    const bool v4 = destination.is_v4();
     std::vector<std::uint8_t> packet(kHostMac.begin(), kHostMac.end());
     packet.insert(packet.end(), kGuestMac.begin(), kGuestMac.end());
     append(packet, htons(v4 ? ETH_P_IP : ETH_P_IPV6));
@@ -94,18 +121,18 @@ std::vector<std::uint8_t> first_packet(const policy::FlowFacts& facts) {
         ip.ihl = sizeof ip / 4;
         ip.tot_len = htons(static_cast<std::uint16_t>(sizeof ip + payload.size()));
         ip.ttl = IPDEFTTL;
-        ip.protocol = ip_protocol(facts.protocol);
+        ip.protocol = protocol;
         ip.saddr = htonl(source.v4());
-        ip.daddr = htonl(facts.destination.address.v4());
+        ip.daddr = htonl(destination.v4());
         append(packet, ip);
     } else {
         ipv6hdr ip{};
         ip.version = 6;
         ip.payload_len = htons(static_cast<std::uint16_t>(payload.size()));
-        ip.nexthdr = ip_protocol(facts.protocol);
+        ip.nexthdr = protocol;
         ip.hop_limit = IPDEFTTL;
         std::memcpy(&ip.saddr, source.bytes().data(), sizeof ip.saddr);
-        std::memcpy(&ip.daddr, facts.destination.address.bytes().data(), sizeof ip.daddr);
+        std::memcpy(&ip.daddr, destination.bytes().data(), sizeof ip.daddr);
         append(packet, ip);
     }
     packet.insert(packet.end(), payload.begin(), payload.end());
@@ -141,9 +168,21 @@ class KernelVerdictEngine final : public VerdictEngine {
             return std::nullopt;
         if (auto prepared = prepare(facts); !prepared)
             return fail(prepared.error());
-        auto judgement = run(first_packet(facts));
+        auto judgement =
+            run(packet_to(facts.destination.address, ip_protocol(facts.protocol), transport(facts)));
         forget(facts);
         return judgement;
+    }
+
+    Result<Judgement> judge_question(const policy::Name& name) override {
+        if (auto prepared = prepare(policy::FlowFacts()); !prepared)
+            return fail(prepared.error());
+        auto judgement = run(packet_to(guest_address(true), IPPROTO_UDP, question(name)));
+        if (!judgement)
+            return fail(judgement.error());
+        if (!*judgement)
+            return fail(ErrorCode::kIo, "tap_ingress did not read a DNS query");
+        return **judgement;
     }
 
   private:
@@ -153,6 +192,7 @@ class KernelVerdictEngine final : public VerdictEngine {
         guest.policy = kSlot;
         guest.half_open_max = 1;
         guest.dns_pending_max = 1;
+        guest.dns_queries_per_second = 1;
         std::ranges::copy(kGuestMac, guest.mac);
         guest.address_count = 2;
         guest.addresses[0] = to_abi(guest_address(true));

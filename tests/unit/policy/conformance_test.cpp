@@ -57,6 +57,33 @@ TEST(Conformance, a_differing_verdict_is_one_line_that_names_case_verdicts_and_r
                                           "expected allow, got deny (rule 2: deny@any)");
 }
 
+TEST(Conformance, a_second_engine_judges_questions_over_udp_and_leaves_what_it_defers_to_the_first) {
+    const std::string allowed = R"("policy":{"rules":["allow@good.com"]},"query":"good.com",)";
+    const std::string cases = R"({"id":"udp",)" + allowed + R"("expect":{"verdict":"allow"}})" + "\n" +
+                              R"({"id":"tcp",)" + allowed +
+                              R"("transport":"tcp","expect":{"verdict":"allow"}})" + "\n";
+    ConformanceEngines engines;
+    engines.user = false;
+    engines.other_name = "kernel";
+    engines.other = [](const auto&, const auto&) -> Result<std::optional<Verdict>> { return std::nullopt; };
+    const auto run_with = [&](Verdict verdict) {
+        engines.other_query = [verdict](const CompiledPolicy&, const Name&) -> Result<Verdict> {
+            return verdict;
+        };
+        return run_conformance(cases, "c.jsonl", engines);
+    };
+    for (const Verdict verdict : {Verdict::kAllow, Verdict::kDefer}) {
+        const auto report = run_with(verdict);
+        ASSERT_TRUE(report) << report.error().message();
+        EXPECT_EQ(report->mismatches, std::vector<std::string>{});
+        EXPECT_EQ(report->passed, 1U);
+        EXPECT_EQ(report->not_judged, 1U);
+    }
+    const auto report = run_with(Verdict::kDeny);
+    ASSERT_TRUE(report) << report.error().message();
+    EXPECT_EQ(report->mismatches, std::vector<std::string>{"udp: kernel: expected allow, got deny"});
+}
+
 TEST(Conformance, a_case_that_cannot_be_read_is_an_error_with_its_line) {
     EXPECT_EQ(run_error("\n\n{\"id\":\"a\",}"), "c.jsonl:3:11: this is not JSON: syntax error; JSON has no "
                                                 "comments, no trailing commas, and double quotes alone");
