@@ -44,29 +44,6 @@ asio::ip::address to_asio(const IpAddress& address) {
     return asio::ip::address_v6(address.bytes());
 }
 
-std::string type_name(std::uint16_t type) {
-    switch (static_cast<proto::DnsType>(type)) {
-    case proto::DnsType::kA:
-        return "A";
-    case proto::DnsType::kAaaa:
-        return "AAAA";
-    case proto::DnsType::kCname:
-        return "CNAME";
-    case proto::DnsType::kHttps:
-        return "HTTPS";
-    case proto::DnsType::kSvcb:
-        return "SVCB";
-    case proto::DnsType::kTxt:
-        return "TXT";
-    case proto::DnsType::kMx:
-        return "MX";
-    case proto::DnsType::kPtr:
-        return "PTR";
-    default:
-        return fmt::format("TYPE{}", type); // RFC 3597 5
-    }
-}
-
 /// Room for one control message with the packet's addresses, of either family.
 union PacketInfoControl {
     cmsghdr align;
@@ -152,15 +129,8 @@ void DnsForwarder::admit(Request request) {
     std::shared_ptr<const Guest> guest = find_guest_(request.ifindex);
     if (!guest)
         return; // detached a moment ago
-    const auto seconds =
-        std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now().time_since_epoch());
-    // Over the caps a query is not answered: the guest's resolver asks again later, and a flood costs
-    // nothing.
-    if (!guest->counters->admit_query(static_cast<std::uint32_t>(seconds.count()),
-                                      guest->limits.dns_queries_per_second)) {
-        kernel_.count_refusal(request.ifindex, Refusal::kDnsRate);
-        return;
-    }
+    // Over the cap a query is not answered: the guest's resolver asks again later. Their rate is capped in
+    // BPF.
     auto ticket = std::make_shared<const CapTicket>(
         CapTicket::take(guest->counters, &GuestCounters::dns_in_flight, guest->limits.dns_in_flight));
     if (!*ticket) {
@@ -186,7 +156,7 @@ asio::awaitable<void> DnsForwarder::serve(std::shared_ptr<const Guest> guest,
     event.guest = guest->name;
     if (query.question) {
         event.name = query.question->name.text();
-        event.type = type_name(query.question->type);
+        event.type = proto::dns_type_text(query.question->type);
     }
     if (parsed.status == proto::DnsQueryStatus::kRefused) {
         event.reason = parsed.reason;
