@@ -268,8 +268,10 @@ RuleGroupSet groups_of_queries(const CompiledPolicy& policy) {
     std::vector<RuleIndex> rules;
     policy.append_query_rules(rules);
     RuleGroupSet groups;
+    const Name any_name;
+    const QueryView query{policy.policy().dns, any_name, Protocol::kUdp, {}};
     for (const RuleIndex rule : rules)
-        if (match_query(policy.policy().rules[rule], Name(), Protocol::kUdp).effect == Effect::kDecides)
+        if (match_query(policy.policy().rules[rule], query).effect == Effect::kDecides)
             groups.set(policy.rule_group_of(rule));
     return groups;
 }

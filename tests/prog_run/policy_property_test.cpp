@@ -94,18 +94,6 @@ TEST_F(PolicyPropertyTest, the_kernel_agrees_with_the_decision_functions_and_wit
         EXPECT_GT(count, cases_ / 20);
 }
 
-/// Whether an allow rule that matches aliases stands before `decided`, so that BPF has to let the daemon
-/// look.
-bool may_be_allowed_by_alias(const policy::Policy& policy, const policy::Decision& decided) {
-    for (std::size_t i = 0; i < decided.rule.value_or(policy.rules.size()); ++i) {
-        const policy::Rule& rule = policy.rules[i];
-        if (rule.cname && rule.action == policy::Action::kAllow &&
-            rule.direction != policy::Direction::kIngress)
-            return true;
-    }
-    return false;
-}
-
 TEST_F(PolicyPropertyTest, the_kernel_agrees_with_the_decision_function_on_questions) {
     policy::test::Generator generator(seed_);
     for (std::size_t i = 0; i < cases_; ++i) {
@@ -117,7 +105,7 @@ TEST_F(PolicyPropertyTest, the_kernel_agrees_with_the_decision_function_on_quest
         ASSERT_TRUE(kernel) << kernel.error().message();
         const policy::Decision decision = policy::decide_query(*policy_, name, policy::Protocol::kUdp);
         const bool denied = decision.verdict == policy::Verdict::kDeny;
-        const policy::Verdict expected = denied && may_be_allowed_by_alias(policy_->policy(), decision)
+        const policy::Verdict expected = denied && policy::alias_could_allow(*policy_, decision)
                                              ? policy::Verdict::kDefer
                                              : decision.verdict;
         const auto where = [&] {
