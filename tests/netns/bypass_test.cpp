@@ -6,6 +6,9 @@
 
 #include <cerrno>
 
+#include <poll.h>
+#include <sys/socket.h>
+
 // Packets by which a guest tries to get past the programs on its tap. Each is dropped with its reason, and
 // nothing of it is seen on the uplink.
 namespace tapgate::test {
@@ -203,6 +206,22 @@ TEST_P(Bypass, B19_udp_other_than_dns_is_dropped) {
     world().daemon.load_policy(policy_text({"allow@public"}));
     expect_dropped({datagram}, "udp");
     world().daemon.load_policy(kOpenPolicy());
+}
+
+TEST_P(Bypass, B17_B19_a_client_of_quic_or_another_name_service_learns_at_once_that_there_is_none) {
+    const bool v4 = family().name == "IPv4";
+    for (const int port : {443, 853, 5353, 5355}) {
+        const UdpSocket client(guest(), {family().guest, 0});
+        sockaddr_storage to{};
+        const unsigned length = server(kOpen, static_cast<std::uint16_t>(port)).to_sockaddr(to);
+        ASSERT_EQ(::connect(client.fd(), reinterpret_cast<const sockaddr*>(&to), length), 0);
+        ASSERT_EQ(::send(client.fd(), "x", 1, 0), 1);
+        pollfd waiting{client.fd(), POLLIN, 0};
+        ASSERT_EQ(::poll(&waiting, 1, static_cast<int>(kPatience.count())), 1) << port;
+        char octet = 0;
+        EXPECT_EQ(::recv(client.fd(), &octet, 1, MSG_DONTWAIT), -1) << port;
+        EXPECT_EQ(errno, v4 ? EHOSTUNREACH : EACCES) << port; // what Linux makes of the ICMP error
+    }
 }
 
 TEST_P(Bypass, B14_an_empty_or_missing_rule_list_denies) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "harness/wait.hpp"
+#include "netns/events.hpp"
 #include "netns/world.hpp"
 
 #include <fmt/format.h>
@@ -280,6 +281,20 @@ TEST_P(HostileDns, a_denied_name_never_leaves_the_host) {
     EXPECT_GE(daemon().drops("dns-policy"), 1U);
 }
 
+TEST_P(HostileDns, B15_a_denied_name_is_shown_to_the_operator_although_the_daemon_never_saw_the_query) {
+    const EventMonitor monitor(daemon());
+    ask_gateway("Secret.Data.tunnel.test");
+    const auto event =
+        monitor.wait_for([](const auto& seen) { return is(seen, "name", "secret.data.tunnel.test"); });
+    ASSERT_TRUE(event.has_value());
+    EXPECT_TRUE(is(*event, "type", "dns"));
+    EXPECT_TRUE(is(*event, "guest", "vm0"));
+    EXPECT_TRUE(is(*event, "qtype", family().record));
+    EXPECT_TRUE(is(*event, "verdict", "deny"));
+    EXPECT_TRUE(is(*event, "reason", "default"));
+    EXPECT_EQ(event->at("generation").to_number<std::uint64_t>(), 1U);
+}
+
 TEST_P(HostileDns, only_noerror_answers_bind) {
     for (const unsigned rcode : {kServFail, kNxDomain, kRefused}) {
         script([&](const UdpSocket& socket, const Datagram& query) {
@@ -309,13 +324,13 @@ TEST_P(HostileDns, a_resolver_that_is_silent_gives_servfail) {
 
 TEST_P(HostileDns, B44_queries_of_other_kinds_are_refused_and_never_leave) {
     const unsigned before = upstream_received();
-    const std::uint64_t drops = daemon().drops("dns-refused");
+    const std::uint64_t drops = daemon().drops("dns-type");
     for (const std::string type : {"ANY", "NULL", "AXFR"}) {
         const auto reply = ask(guest(), {family().gateway, kDns}, "www.allowed.test", type, kPatience);
         EXPECT_TRUE(reply && reply->rcode != kNoError && reply->addresses.empty()) << type;
     }
     EXPECT_EQ(upstream_received(), before);
-    EXPECT_EQ(daemon().drops("dns-refused"), drops + 3);
+    EXPECT_EQ(daemon().drops("dns-type"), drops + 3);
 }
 
 INSTANTIATE_TEST_SUITE_P(Family, HostileDns, families(), family_name);
