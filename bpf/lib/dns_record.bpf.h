@@ -404,7 +404,7 @@ static long recording_addresses_step(__u32 round, void *data)
 	return 0;
 }
 
-/* Finds out where one name begins, and its id. Returns 1 to stop; `params_done`: all were good. */
+/* Finds out where one name begins, and its id. Returns 1 to stop; `verdict` tells whether it was a name. */
 static long recording_ids_step(__u32 round, void *data)
 {
 	struct recording_copy *copy = data;

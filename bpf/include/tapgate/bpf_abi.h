@@ -27,24 +27,24 @@ enum {
 	TG_GUEST_ADDRESSES = 8, /* addresses of one guest, IPv4 and IPv6 together */
 	TG_GUEST_GATEWAYS = 4,	/* addresses by which one guest knows its host */
 	TG_WORKERS_MAX = 64,
-	TG_PENDING_MAX = 65536,		/* half-open connections of all guests */
-	TG_DNS_PENDING_MAX = 65536,	/* DNS queries in flight of all guests */
-	TG_NAMES_MAX = 262144,		/* names that all guests were told */
-	TG_CHAINS_MAX = 131072,		/* chains of aliases that all guests were told */
-	TG_BINDINGS_MAX = 262144,	/* (guest, address) pairs */
-	TG_NAMES_PER_ADDRESS = 32,	/* names, each with one chain, of one guest on one address */
-	TG_NAMES_PER_BINDING = 2,	/* a guest's cap of names, aliases included, by its cap of bindings */
-	TG_NAME_TEXT_MAX = 254,		/* 253 octets (RFC 1035 2.3.4 without the root) and a NUL */
-	TG_DNS_ANSWERS_MAX = 32,	/* records in the answer section; longer answers are malformed */
-	TG_DNS_RECORDS_MAX = 64,	/* records in all sections */
-	TG_DNS_ALIASES_MAX = 16,	/* CNAMEs from the question name to its addresses */
-	TG_DNS_ADDRESSES_MAX = 64,	/* addresses of one answer over UDP, hints and repetitions included */
-	TG_DNS_SERVICE_PARAMS_MAX = 32, /* parameters of one SVCB or HTTPS record */
-	TG_DNS_STEPS_MAX = 1024,	/* labels, pointers and roots in one message */
-	TG_DNS_PAYLOAD_MAX = 1232,	/* DNS over UDP, fits one packet of any path (DNS flag day 2020) */
-	TG_RECORDING_ADDRESSES_MAX = 256, /* addresses of one answer over TCP, likewise */
+	TG_PENDING_MAX = 65536,	       /* half-open connections of all guests */
+	TG_DNS_PENDING_MAX = 65536,    /* DNS queries in flight of all guests */
+	TG_NAMES_MAX = 262144,	       /* names that all guests were told */
+	TG_CHAINS_MAX = 131072,	       /* chains of aliases that all guests were told */
+	TG_BINDINGS_MAX = 262144,      /* (guest, address) pairs */
+	TG_NAMES_PER_ADDRESS = 32,     /* names, each with one chain, of one guest bound to one address */
+	TG_NAMES_PER_BINDING = 2,      /* a guest's cap of names, aliases included, by its cap of bindings */
+	TG_NAME_TEXT_MAX = 254,	       /* 253 octets (RFC 1035 2.3.4 without the root) and a NUL */
+	TG_DNS_ANSWERS_MAX = 32,       /* records in the answer section; longer answers are malformed */
+	TG_DNS_RECORDS_MAX = 64,       /* records in all sections */
+	TG_DNS_ALIASES_MAX = 16,       /* CNAMEs from the question name to its addresses */
+	TG_DNS_ADDRESSES_MAX = 64,     /* addresses of one answer over UDP, hints and repetitions included */
+	TG_DNS_SERVICE_PARAMS_MAX = 32,	  /* parameters of one SVCB or HTTPS record */
+	TG_RECORDING_ADDRESSES_MAX = 256, /* addresses of one answer over TCP, like TG_DNS_ADDRESSES_MAX */
 	TG_RECORDING_NAMES_BYTES = 4352,  /* TG_DNS_ALIASES_MAX + 1 names of 255 octets, in whole words */
-	TG_DNS_PENDING_SECONDS = 10,	  /* an answer later than this is not delivered */
+	TG_DNS_STEPS_MAX = 1024,       /* labels, pointers and roots in one message */
+	TG_DNS_PAYLOAD_MAX = 1232,     /* DNS over UDP, fits one packet of any path (DNS flag day 2020) */
+	TG_DNS_PENDING_SECONDS = 10,   /* an answer later than this is not delivered */
 	TG_NAME_SUFFIXES_MAX = 16,     /* zones around a name that are looked up: those of 2 to 17 labels */
 	TG_HOST_ADDRESSES_MAX = 16384, /* addresses of the host itself */
 	TG_POLICIES_MAX =
@@ -161,8 +161,7 @@ struct tg_dns_question {
 	__u64 expires_ns;
 	__u16 type; /* host order */
 	__u8 pad[6];
-	struct tg_address
-	    resolver; /* who answered, written by the daemon before it answers; zero = unknown */
+	struct tg_address resolver; /* who answered; the daemon writes it before it does; zero = unknown */
 };
 TG_ASSERT_SIZE(struct tg_dns_question, 40);
 
