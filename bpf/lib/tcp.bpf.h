@@ -69,11 +69,11 @@ static __always_inline verdict_t parse_tcp(struct __sk_buff *skb, struct packet 
 	return tcp_flags_possible(tcp->flags) ? TG_DROP_NONE : TG_DROP_TCP_HEADER;
 }
 
+/* Name services other than DNS on its own port, which the daemon serves. */
 static __always_inline bool is_name_service_port(__be16 port)
 {
-	return port == bpf_htons(PORT_DNS) || port == bpf_htons(PORT_DNS_TLS) ||
-	       port == bpf_htons(PORT_MDNS) || port == bpf_htons(PORT_LLMNR) ||
-	       port == bpf_htons(PORT_NETBIOS_NAME);
+	return port == bpf_htons(PORT_DNS_TLS) || port == bpf_htons(PORT_MDNS) ||
+	       port == bpf_htons(PORT_LLMNR) || port == bpf_htons(PORT_NETBIOS_NAME);
 }
 
 /* The entry of this guest's flow; NULL also if it was left by an earlier guest with the same address, which
@@ -194,11 +194,15 @@ static __always_inline enum tcp_owner find_owner(struct __sk_buff *skb, const st
 	return owner;
 }
 
-/* The policy first, so that its verdict is the same whatever else keeps a flow from being served. */
+/* The policy first, so that its verdict is the same whatever else keeps a flow from being served. Of a
+ * connection for DNS it says nothing: the daemon, to whom it goes wherever it was meant to go, has each
+ * question judged. */
 static __always_inline verdict_t judge_syn(const struct guest_context *context, struct packet *packet)
 {
-	verdict_t verdict = policy_judge(context->guest, packet);
+	verdict_t verdict = TG_DROP_NONE;
 
+	if (packet->flow.peer_port != bpf_htons(PORT_DNS))
+		verdict = policy_judge(context->guest, packet);
 	return verdict ? verdict : packet->unroutable;
 }
 
@@ -276,7 +280,7 @@ static __always_inline verdict_t check_tcp(struct __sk_buff *skb, const struct g
 
 	if (verdict)
 		return verdict;
-	/* DNS over TCP and TLS have no path yet; a refusal at once sends stubs back to UDP. */
+	/* Guest sees: RST at once, which sends its resolver back to DNS. Operator sees: dns-transport. */
 	if (is_name_service_port(packet->flow.peer_port))
 		return TG_DROP_DNS_TRANSPORT;
 	if ((flags & (TCP_SYN | TCP_ACK)) == (TCP_SYN | TCP_ACK))

@@ -191,15 +191,26 @@ TEST_F(TcpTest, impossible_headers_are_refused_in_silence) {
     }
 }
 
-TEST_F(TcpTest, name_services_over_tcp_are_refused_with_a_reset) {
+TEST_F(TcpTest, B17_other_name_services_over_tcp_are_refused_with_a_reset) {
     for (const auto& family : families()) {
-        for (const std::uint16_t port : {53, 853}) {
+        for (const std::uint16_t port : {137, 853, 5353, 5355}) {
             TcpFields fields;
             fields.destination_port = port;
             const auto result = send(family, fields);
             EXPECT_TRUE(refused(result, TG_DROP_DNS_TRANSPORT));
             EXPECT_EQ(result.action, kRedirect);
         }
+    }
+}
+
+TEST_F(TcpTest, a_connection_for_dns_is_for_the_daemon_whatever_the_policy_says_of_its_address) {
+    product().set_policy("");
+    for (const auto& family : families()) {
+        TcpFields fields;
+        fields.destination_port = 53;
+        EXPECT_TRUE(refused(send(family, fields), TG_DROP_NO_LISTENER)) << "it alone is missing";
+        fields.destination_port = 54;
+        EXPECT_TRUE(refused(send(family, fields), TG_DROP_POLICY_FIRST_PACKET));
     }
 }
 

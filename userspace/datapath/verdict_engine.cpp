@@ -38,6 +38,7 @@ constexpr std::uint32_t kIfindex = 1; // loopback, which every namespace has
 constexpr GuestId kGuest = 1;
 constexpr std::uint32_t kSlot = 0;
 constexpr std::uint16_t kGuestPort = 40000;
+constexpr std::uint16_t kDnsPort = 53;
 constexpr std::array<std::uint8_t, ETH_ALEN> kGuestMac = {2, 0, 0, 0, 0, 2};
 constexpr std::array<std::uint8_t, ETH_ALEN> kHostMac = {2, 0, 0, 0, 0, 1};
 
@@ -278,6 +279,9 @@ class KernelVerdictEngine final : public VerdictEngine {
         events_->read([&event](const DropEvent& seen) { event = seen; });
         if (!event)
             return fail(ErrorCode::kIo, "tap_ingress said nothing of a packet");
+        // The policy is asked of each question on such a connection, not of the connection.
+        if (event->protocol == IPPROTO_TCP && event->flow.peer.port == kDnsPort)
+            return std::nullopt;
         switch (event->reason) {
         case TG_DROP_NO_POLICY:
             return fail(ErrorCode::kIo, "the policy's tables are damaged");

@@ -115,7 +115,7 @@ struct tg_flow {
 TG_ASSERT_SIZE(struct tg_flow, 40);
 
 enum tg_verdict {
-	TG_VERDICT_NONE, /* the policy was not asked */
+	TG_VERDICT_NONE, /* the policy was not asked; in `pending`: a connection for DNS */
 	TG_VERDICT_ALLOW,
 	TG_VERDICT_DENY,
 	TG_VERDICT_DEFER, /* a name is needed first */
