@@ -9,4 +9,8 @@ namespace tapgate::policy {
 /// libpsl.
 [[nodiscard]] bool is_public_suffix(const Name& name);
 
+/// The zone that `name` is registered in: one label more than its public suffix, by the same list. A public
+/// suffix is its own zone.
+[[nodiscard]] Name registrable_domain(const Name& name);
+
 } // namespace tapgate::policy

@@ -437,7 +437,8 @@ Read<void> read_limits(const DocumentNode& node, LimitSettings& limits) {
                              number_field("half_open", limits.half_open, 1, TG_PENDING_MAX),
                              number_field("bindings", limits.bindings, 1, TG_BINDINGS_MAX),
                              number_field("dns_qps", limits.dns_qps, 1, 100'000),
-                             number_field("dns_in_flight", limits.dns_in_flight, 1, TG_DNS_PENDING_MAX)});
+                             number_field("dns_in_flight", limits.dns_in_flight, 1, TG_DNS_PENDING_MAX),
+                             number_field("dns_connections", limits.dns_connections, 1, 1024)});
 }
 
 Read<void> read_timers(const DocumentNode& node, TimerSettings& timers) {
@@ -446,6 +447,7 @@ Read<void> read_timers(const DocumentNode& node, TimerSettings& timers) {
                              number_field("connect_ms", timers.connect, 1, 300'000),
                              number_field("idle_s", timers.idle, 1, kMonth),
                              number_field("half_closed_s", timers.half_closed, 1, kMonth),
+                             number_field("dns_idle_ms", timers.dns_idle, 100, 600'000),
                              number_field("peek_bytes", timers.peek_bytes, 1024, 262'144)});
 }
 

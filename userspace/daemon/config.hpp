@@ -55,6 +55,8 @@ struct LimitSettings {
     std::uint32_t bindings = 8192;
     std::uint32_t dns_qps = 200;
     std::uint32_t dns_in_flight = 512;
+    /// TCP connections that carry DNS queries.
+    std::uint32_t dns_connections = 16;
 };
 
 struct TimerSettings {
@@ -64,6 +66,8 @@ struct TimerSettings {
     std::chrono::seconds idle{3600};
     /// The same once one side has sent its FIN.
     std::chrono::seconds half_closed{300};
+    /// A guest's DNS connection with nothing in flight is closed after it.
+    std::chrono::milliseconds dns_idle{10000};
     /// The most a guest may send before its first flight has to be complete.
     std::size_t peek_bytes = 65536;
 };

@@ -86,7 +86,7 @@ Result<void> Daemon::start_parts() {
     if (!datapath)
         return fail(datapath.error());
     datapath_ = std::move(*datapath);
-    kernel_ = std::make_unique<KernelAdapter>(*datapath_);
+    kernel_ = std::make_unique<KernelAdapter>(context_, *datapath_);
     policies_ = std::make_unique<PolicyStore>(datapath_->last_generation() + 1, *kernel_);
     if (const auto loaded = load_policies(*prepared); !loaded)
         return loaded;
@@ -171,6 +171,7 @@ Result<void> Daemon::start_workers() {
         settings.session.idle_timeout = config_.timers.idle;
         settings.session.half_closed_timeout = config_.timers.half_closed;
         settings.dns_timeout = config_.dns.timeout;
+        settings.dns_idle = config_.timers.dns_idle;
         settings.splice = splice_of(config_.daemon.splice);
         auto worker = proxy::Worker::create(settings, *kernel_, *events_);
         if (!worker)

@@ -58,10 +58,15 @@ json::object event_json(const proxy::DnsEvent& event, std::chrono::system_clock:
     json::object object = head("dns", event.guest, time);
     object["name"] = event.name;
     object["qtype"] = event.type;
+    object["transport"] = event.transport;
     object["verdict"] = event.allowed ? "allow" : "deny";
+    object["outcome"] = event.outcome;
     object["generation"] = event.generation;
     put_rule(object, event.rule);
     object["reason"] = event.reason;
+    object["upstream"] = event.upstream;
+    object["answers"] = event.answers;
+    object["latency_us"] = event.latency.count();
     return object;
 }
 

@@ -146,6 +146,8 @@ Result<void> GuestRegistry::attach(const net::Link& link, const GuestConfig& con
     attached.guest.limits.sessions = limits_.sessions;
     attached.guest.limits.dns_queries_per_second = limits_.dns_qps;
     attached.guest.limits.dns_in_flight = limits_.dns_in_flight;
+    attached.guest.limits.dns_connections = limits_.dns_connections;
+    attached.guest.limits.bindings = limits_.bindings;
     attached.guest.policy = policy->generation;
     for (const auto& worker : workers_)
         worker->put_guest(attached.guest);

@@ -5,62 +5,38 @@
 #include "datapath/datapath.hpp"
 #include "proxy/kernel_state.hpp"
 
+#include <boost/asio/io_context.hpp>
+
+#include <chrono>
+#include <unordered_map>
+
 namespace tapgate::daemon {
 
 /// Lets the proxy and the policy store see the datapath without knowing it.
 class KernelAdapter final : public proxy::KernelState, public PolicyInstaller {
   public:
-    /// `datapath` outlives this.
-    explicit KernelAdapter(datapath::Datapath& datapath) : datapath_(datapath) {}
+    /// `context` is the main thread's; `datapath` outlives this.
+    KernelAdapter(boost::asio::io_context& context, datapath::Datapath& datapath)
+        : context_(context), datapath_(datapath) {}
 
-    std::optional<Pending> take_pending(const Endpoint& guest, const Endpoint& destination) override {
-        const auto pending = datapath_.take_pending({guest, destination});
-        if (!pending)
-            return std::nullopt;
-        const datapath::Judgement& judgement = pending->judgement;
-        return Pending{pending->guest, pending->ifindex, judgement.policy_verdict(), judgement.generation,
-                       judgement.rule_group};
-    }
-
-    std::vector<BoundName> bound_names(proxy::GuestId guest, const IpAddress& address) override {
-        std::vector<BoundName> names;
-        for (datapath::BoundName& bound : datapath_.bound_names(guest, address))
-            names.push_back({std::move(bound.name), std::move(bound.aliases)});
-        return names;
-    }
-
-    void count_refusal(unsigned ifindex, proxy::Refusal refusal) override {
-        datapath_.count_drop(ifindex == 0 ? std::nullopt : std::optional(ifindex), reason_of(refusal));
-    }
-
-    Result<void> install(const proxy::PolicyGeneration& policy) override {
-        return datapath_.install_policy(policy.name, *policy.compiled, policy.generation);
-    }
+    std::optional<Pending> take_pending(const Endpoint& guest, const Endpoint& destination) override;
+    std::vector<BoundName> bound_names(proxy::GuestId guest, const IpAddress& address) override;
+    Result<void> record_answer(unsigned ifindex, const Recording& recording) override;
+    bool set_resolver(const Question& question, const IpAddress& resolver) override;
+    void make_room(proxy::GuestId guest, std::size_t count, std::function<void()> done) override;
+    void keep_binding(proxy::GuestId guest, const IpAddress& address, std::string_view name,
+                      BootClock::time_point until) override;
+    void count_refusal(unsigned ifindex, proxy::Refusal refusal) override;
+    Result<void> install(const proxy::PolicyGeneration& policy) override;
 
   private:
-    static tg_drop_reason reason_of(proxy::Refusal refusal) {
-        switch (refusal) {
-        case proxy::Refusal::kNoPending:
-            return TG_DROP_NO_PENDING;
-        case proxy::Refusal::kPolicy:
-            return TG_DROP_POLICY;
-        case proxy::Refusal::kSessionCap:
-            return TG_DROP_SESSION_CAP;
-        case proxy::Refusal::kDnsPolicy:
-            return TG_DROP_DNS_POLICY;
-        case proxy::Refusal::kDnsRefused:
-            return TG_DROP_DNS_REFUSED;
-        case proxy::Refusal::kDnsRebinding:
-            return TG_DROP_DNS_REBINDING;
-        case proxy::Refusal::kDnsUpstream:
-            return TG_DROP_DNS_UPSTREAM;
-        case proxy::Refusal::kDnsRate:
-            return TG_DROP_DNS_RATE;
-        }
-        return TG_DROP_POLICY;
-    }
+    /// Main thread.
+    void evict(proxy::GuestId guest, std::size_t count);
 
+    boost::asio::io_context& context_;
     datapath::Datapath& datapath_;
+    /// For whom room was made in the last second.
+    std::unordered_map<proxy::GuestId, std::chrono::steady_clock::time_point> evicted_;
 };
 
 } // namespace tapgate::daemon

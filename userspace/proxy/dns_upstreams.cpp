@@ -12,45 +12,58 @@ void DnsUpstreams::set(const std::vector<Endpoint>& endpoints) {
     std::vector<Entry> entries;
     for (const Endpoint& endpoint : endpoints) {
         const Entry* known = find(endpoint);
-        entries.push_back(known != nullptr ? *known : Entry{endpoint, {}});
+        entries.push_back(known != nullptr ? *known : Entry{endpoint, std::nullopt});
     }
     entries_ = std::move(entries);
 }
 
-std::vector<Endpoint> DnsUpstreams::in_order(Clock::time_point now) const {
-    // Healthy ones share the least key; among equals the configured place decides.
-    std::vector<std::pair<Clock::time_point, std::size_t>> order;
-    for (std::size_t place = 0; place < entries_.size(); ++place) {
-        const Clock::time_point end = entries_[place].penalty_end;
-        order.emplace_back(end <= now ? Clock::time_point{} : end, place);
-    }
-    std::ranges::sort(order);
+std::vector<Endpoint> DnsUpstreams::in_order() const {
+    std::vector<const Entry*> order;
+    for (const Entry& entry : entries_)
+        order.push_back(&entry);
+    // An empty time sorts before any other; among equals the configured place decides.
+    std::ranges::stable_sort(order, {}, &Entry::failed_at);
     std::vector<Endpoint> endpoints;
-    for (const auto& [end, place] : order)
-        endpoints.push_back(entries_[place].endpoint);
+    for (const Entry* entry : order)
+        endpoints.push_back(entry->endpoint);
     return endpoints;
+}
+
+bool DnsUpstreams::is_healthy(const Endpoint& endpoint) const {
+    const Entry* entry = find(endpoint);
+    return entry != nullptr && !entry->failed_at;
+}
+
+bool DnsUpstreams::is_known(const Endpoint& endpoint) const {
+    return find(endpoint) != nullptr;
 }
 
 void DnsUpstreams::succeeded(const Endpoint& endpoint) {
     if (Entry* entry = find(endpoint))
-        entry->penalty_end = {};
+        entry->failed_at.reset();
 }
 
-void DnsUpstreams::failed(const Endpoint& endpoint, Clock::time_point now) {
-    if (Entry* entry = find(endpoint))
-        entry->penalty_end = now + kPenalty;
+bool DnsUpstreams::failed(const Endpoint& endpoint, Clock::time_point now) {
+    Entry* entry = find(endpoint);
+    if (entry == nullptr)
+        return false;
+    return !std::exchange(entry->failed_at, now).has_value();
 }
 
-std::vector<DnsUpstreams::Status> DnsUpstreams::status(Clock::time_point now) const {
+std::vector<DnsUpstreams::Status> DnsUpstreams::status() const {
     std::vector<Status> status;
     for (const Entry& entry : entries_)
-        status.push_back({entry.endpoint, entry.penalty_end <= now});
+        status.push_back({entry.endpoint, !entry.failed_at});
     return status;
 }
 
-DnsUpstreams::Entry* DnsUpstreams::find(const Endpoint& endpoint) {
+const DnsUpstreams::Entry* DnsUpstreams::find(const Endpoint& endpoint) const {
     const auto found = std::ranges::find(entries_, endpoint, &Entry::endpoint);
     return found == entries_.end() ? nullptr : &*found;
+}
+
+DnsUpstreams::Entry* DnsUpstreams::find(const Endpoint& endpoint) {
+    return const_cast<Entry*>(std::as_const(*this).find(endpoint));
 }
 
 std::vector<Endpoint> parse_resolv_conf(std::string_view text) {

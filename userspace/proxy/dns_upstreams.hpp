@@ -4,18 +4,18 @@
 #include "base/ip.hpp"
 
 #include <chrono>
+#include <optional>
 #include <string_view>
 #include <vector>
 
 namespace tapgate::proxy {
 
-/// The trusted resolvers of one worker, ordered by health, so that a dead one costs at most one query its
-/// timeout and then only a probe now and then.
+/// The trusted resolvers of one worker, ordered by health. One that failed is not asked by queries as long as
+/// another is healthy: whoever learns of the failure probes it until it answers again, so that a dead
+/// resolver costs a guest nothing after the first query.
 class DnsUpstreams {
   public:
     using Clock = std::chrono::steady_clock;
-    /// How long a resolver that failed is asked last.
-    static constexpr std::chrono::seconds kPenalty{10};
 
     struct Status {
         Endpoint endpoint;
@@ -27,19 +27,25 @@ class DnsUpstreams {
 
     /// All resolvers in the order to try: healthy ones as configured, then the failed ones, the one whose
     /// failure is oldest first.
-    [[nodiscard]] std::vector<Endpoint> in_order(Clock::time_point now) const;
+    [[nodiscard]] std::vector<Endpoint> in_order() const;
+
+    /// False also of one that is not in the list.
+    [[nodiscard]] bool is_healthy(const Endpoint& endpoint) const;
+    [[nodiscard]] bool is_known(const Endpoint& endpoint) const;
 
     void succeeded(const Endpoint& endpoint);
-    void failed(const Endpoint& endpoint, Clock::time_point now);
+    /// True if it was healthy until now: the caller begins to probe it.
+    [[nodiscard]] bool failed(const Endpoint& endpoint, Clock::time_point now);
 
-    [[nodiscard]] std::vector<Status> status(Clock::time_point now) const;
+    [[nodiscard]] std::vector<Status> status() const;
 
   private:
     struct Entry {
         Endpoint endpoint;
-        Clock::time_point penalty_end; // in the past: healthy
+        std::optional<Clock::time_point> failed_at; // empty: healthy
     };
 
+    [[nodiscard]] const Entry* find(const Endpoint& endpoint) const;
     Entry* find(const Endpoint& endpoint);
 
     std::vector<Entry> entries_;

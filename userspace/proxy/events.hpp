@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <variant>
 
 namespace tapgate::proxy {
@@ -48,15 +49,20 @@ struct FlowEndEvent {
     std::string reason; ///< a sentence for "policy"; else empty
 };
 
-/// A DNS question that was refused, or answered with an error by us.
+/// A DNS question and what became of it.
 struct DnsEvent {
     std::string guest;
     std::string name;
     std::string type;
+    std::string_view transport; ///< "udp" or "tcp"
     bool allowed = false;
     DecidingRule rule;
-    std::string reason; ///< the drop reason's word, or the policy basis
+    std::string reason; ///< why it was refused or answered with an error: the policy basis, or a sentence
     std::uint64_t generation = 0;
+    std::string_view outcome; ///< dns_outcome_name()
+    std::string upstream;     ///< who answered; empty if nobody was asked or nobody answered
+    unsigned answers = 0;     ///< records in the answer section
+    std::chrono::microseconds latency{0};
 };
 
 using Event = std::variant<VerdictEvent, FlowEndEvent, DnsEvent>;

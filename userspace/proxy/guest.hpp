@@ -3,9 +3,12 @@
 
 #include "base/ip.hpp"
 #include "policy/compile.hpp"
+#include "proxy/dns_name_budget.hpp"
+#include "proxy/dns_outcome.hpp"
 #include "proxy/kernel_state.hpp"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -26,24 +29,49 @@ struct GuestLimits {
     std::uint32_t sessions = 2048;
     std::uint32_t dns_queries_per_second = 200;
     std::uint32_t dns_in_flight = 512;
+    std::uint32_t dns_connections = 16;
+    /// The cap that the kernel side enforces; here it says how much room to make when it is reached.
+    std::uint32_t bindings = 8192;
 };
 
 /// Quantities of one guest that all workers count together.
 struct GuestCounters {
     std::atomic<std::uint32_t> sessions{0};
     std::atomic<std::uint32_t> dns_in_flight{0};
+    /// TCP connections that carry queries.
+    std::atomic<std::uint32_t> dns_connections{0};
+    /// TCP connections to resolvers on behalf of the guest.
+    std::atomic<std::uint32_t> dns_upstream_connections{0};
     /// The second (high half) and the DNS queries seen in it (low half).
     std::atomic<std::uint64_t> dns_queries{0};
+    /// The same for DNS events.
+    std::atomic<std::uint64_t> dns_events{0};
+    std::array<std::atomic<std::uint64_t>, kDnsOutcomes> dns_outcomes{};
+    DnsNameBudget dns_names;
 
     /// Counts a DNS query in the second `now`; false if it is over `per_second`.
     bool admit_query(std::uint32_t now, std::uint32_t per_second) {
-        std::uint64_t seen = dns_queries.load(std::memory_order_relaxed);
+        return admit(dns_queries, now, per_second);
+    }
+
+    /// The same for an event about a query.
+    bool admit_event(std::uint32_t now, std::uint32_t per_second) {
+        return admit(dns_events, now, per_second);
+    }
+
+    void count(DnsOutcome outcome) {
+        dns_outcomes.at(static_cast<std::size_t>(outcome)).fetch_add(1, std::memory_order_relaxed);
+    }
+
+  private:
+    static bool admit(std::atomic<std::uint64_t>& counter, std::uint32_t now, std::uint32_t per_second) {
+        std::uint64_t seen = counter.load(std::memory_order_relaxed);
         for (;;) {
             const std::uint64_t count = (seen >> 32U) == now ? (seen & 0xffffffffU) : 0;
             if (count >= per_second)
                 return false;
             const std::uint64_t next = (std::uint64_t{now} << 32U) | (count + 1);
-            if (dns_queries.compare_exchange_weak(seen, next, std::memory_order_relaxed))
+            if (counter.compare_exchange_weak(seen, next, std::memory_order_relaxed))
                 return true;
         }
     }
@@ -114,5 +142,10 @@ class CapTicket {
     std::shared_ptr<GuestCounters> counters_; // keeps *counter_ alive
     std::atomic<std::uint32_t>* counter_ = nullptr;
 };
+
+/// A place for one more DNS query of `guest` in flight; empty if it has too many.
+[[nodiscard]] inline CapTicket take_query_place(const Guest& guest) {
+    return CapTicket::take(guest.counters, &GuestCounters::dns_in_flight, guest.limits.dns_in_flight);
+}
 
 } // namespace tapgate::proxy

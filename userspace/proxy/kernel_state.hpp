@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "base/clock.hpp"
 #include "base/ip.hpp"
+#include "base/result.hpp"
 #include "policy/decide.hpp"
 
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace tapgate::proxy {
@@ -24,6 +29,9 @@ enum class Refusal : std::uint8_t {
     kDnsRebinding,
     kDnsUpstream,
     kDnsRate,
+    kDnsLimit,
+    kDnsUnrecorded,
+    kDnsConnectionCap,
 };
 
 /// What the proxy asks of the kernel side. Implemented over the datapath by the daemon, and in memory by
@@ -40,9 +48,32 @@ class KernelState {
         std::optional<std::size_t> rule_group;
     };
 
+    /// A name that live bindings tie to an address; lower case, without the trailing dot.
     struct BoundName {
         std::string name;
-        std::vector<std::string> aliases;
+        std::vector<std::string> aliases; ///< the chain from the name to the address, in order
+    };
+
+    /// What an answer says of the name in its question. Names are in wire form, uncompressed.
+    struct Recording {
+        struct Address {
+            IpAddress address;
+            std::uint32_t ttl_seconds = 0;
+        };
+
+        GuestId guest = 0;
+        std::vector<std::uint8_t> name;
+        std::vector<std::vector<std::uint8_t>> aliases;
+        std::vector<Address> addresses;
+        std::optional<IpAddress> resolver;
+    };
+
+    /// Names a question in flight over UDP.
+    struct Question {
+        GuestId guest = 0;
+        Endpoint client;
+        IpAddress server;
+        std::uint16_t id = 0;
     };
 
     KernelState() = default;
@@ -53,8 +84,26 @@ class KernelState {
     /// Removes and returns what tap_ingress recorded of the connection's SYN; nothing if it never saw one.
     virtual std::optional<Pending> take_pending(const Endpoint& guest, const Endpoint& destination) = 0;
 
-    /// The names that live bindings of `guest` tie to `address`, each with the aliases on the way to it.
+    /// The names that live bindings of `guest` tie to `address`.
     virtual std::vector<BoundName> bound_names(GuestId guest, const IpAddress& address) = 0;
+
+    /// Writes the bindings of an answer for the guest on `ifindex`, as tap_egress does for those that leave
+    /// over UDP. kLimit: the guest is at its cap, or a table is full. After any error the answer must not
+    /// reach the guest.
+    virtual Result<void> record_answer(unsigned ifindex, const Recording& recording) = 0;
+
+    /// Notes which resolver answered `question`, for the bindings that tap_egress makes of the answer; false:
+    /// the question is not in flight any more, and an answer would not be delivered.
+    virtual bool set_resolver(const Question& question, const IpAddress& resolver) = 0;
+
+    /// Makes room for `count` bindings of `guest` by forgetting others of it, least recently used first; at
+    /// most once a second for each guest, so that a flood of names does not keep the daemon busy. `done` is
+    /// called afterwards, on another thread; never, if the daemon stops before.
+    virtual void make_room(GuestId guest, std::size_t count, std::function<void()> done) = 0;
+
+    /// Prolongs the binding of `name` to `address`, if there is one: a flow uses it.
+    virtual void keep_binding(GuestId guest, const IpAddress& address, std::string_view name,
+                              BootClock::time_point until) = 0;
 
     virtual void count_refusal(unsigned ifindex, Refusal refusal) = 0;
 };

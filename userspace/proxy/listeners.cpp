@@ -38,6 +38,12 @@ Result<UniqueFd> open_transparent(const Endpoint& endpoint, int type) {
         // Every worker has one on the same address; not SO_REUSEPORT, which bpf_sk_assign refuses before 6.6.
         if (const auto reuse = enable(fd.get(), SOL_SOCKET, SO_REUSEADDR, "set SO_REUSEADDR"); !reuse)
             return fail(reuse.error());
+        // With it a send fails (ENOBUFS) whose datagram tap_egress has dropped: the guest then gets an error
+        // in place of an answer that could not be recorded (udp_send_skb() in net/ipv4/udp.c).
+        const auto errors = v4 ? enable(fd.get(), SOL_IP, IP_RECVERR, "set IP_RECVERR")
+                               : enable(fd.get(), SOL_IPV6, IPV6_RECVERR, "set IPV6_RECVERR");
+        if (!errors)
+            return fail(errors.error());
         const auto info = v4 ? enable(fd.get(), SOL_IP, IP_PKTINFO, "set IP_PKTINFO")
                              : enable(fd.get(), SOL_IPV6, IPV6_RECVPKTINFO, "set IPV6_RECVPKTINFO");
         if (!info)

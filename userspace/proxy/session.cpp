@@ -86,6 +86,9 @@ asio::awaitable<void> Session::run() {
     }
 
     state_ = State::kDial;
+    std::set<BindingInUse> in_use;
+    add_bindings_in_use(in_use);
+    keep(context_.kernel, in_use);
     Result<tcp::socket> upstream = co_await dial();
     if (is_cut_) {
         publish_cut();
@@ -336,6 +339,21 @@ FlowEndEvent Session::end_event() const {
 void Session::reset_guest() {
     boost::system::error_code ignored;
     socket_.close(ignored); // admit() has seen to it that this resets
+}
+
+void Session::add_bindings_in_use(std::set<BindingInUse>& in_use) const {
+    if ((state_ != State::kDial && state_ != State::kRelay) || judgement_.rule.number == 0 ||
+        judgement_.generation != policy_->generation)
+        return;
+    const std::vector<policy::Rule>& rules = policy_->compiled->policy().rules;
+    const std::size_t rule = judgement_.rule.number - 1;
+    if (rule >= rules.size() || !std::holds_alternative<policy::DomainTarget>(rules[rule].target))
+        return;
+    for (const policy::BoundName& bound : facts_.bound) {
+        // The name on the wire is the one that counts; without one every name of the address may be it.
+        if (!facts_.flight || !facts_.flight->name || *facts_.flight->name == bound.name)
+            in_use.insert({guest_->id, facts_.destination.address, bound.name.text()});
+    }
 }
 
 FlowInfo Session::info() const {

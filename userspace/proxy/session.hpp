@@ -3,6 +3,7 @@
 
 #include "net/relay.hpp"
 #include "policy/decide.hpp"
+#include "proxy/bindings_in_use.hpp"
 #include "proxy/events.hpp"
 #include "proxy/first_flight.hpp"
 #include "proxy/guest.hpp"
@@ -21,6 +22,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -82,6 +84,9 @@ class Session : public std::enable_shared_from_this<Session> {
               const LiveFlowsOrder& order);
 
     [[nodiscard]] FlowInfo info() const;
+
+    /// Adds the bindings that this session was admitted by, if it was admitted by a rule on names.
+    void add_bindings_in_use(std::set<BindingInUse>& in_use) const;
 
     [[nodiscard]] std::uint64_t id() const { return id_; }
 

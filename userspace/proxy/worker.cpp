@@ -7,6 +7,7 @@
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
 
+#include <set>
 #include <utility>
 
 #include <pthread.h>
@@ -25,6 +26,11 @@ constexpr std::chrono::milliseconds kAcceptPause{100};
 constexpr std::chrono::milliseconds kStopStep{10};
 constexpr int kStopSteps = 200;
 
+constexpr std::uint16_t kDnsPort = 53;
+
+/// How often bindings in use are prolonged.
+constexpr std::chrono::seconds kKeepStep{20};
+
 Result<std::unique_ptr<net::Relay>> make_relay(asio::io_context& context, Splice splice) {
     if (splice == Splice::kCopy)
         return net::make_copy_relay(context);
@@ -38,14 +44,16 @@ Result<std::unique_ptr<net::Relay>> make_relay(asio::io_context& context, Splice
 } // namespace
 
 Worker::Worker(const WorkerSettings& settings, KernelState& kernel, EventSink& events, Listeners listeners)
-    : listeners_(std::move(listeners)),
-      forwarder_(
-          context_, listeners_.dns4.get(), listeners_.dns6.get(), kernel, events,
-          [this](unsigned ifindex) {
-              const auto found = guests_by_ifindex_.find(ifindex);
-              return found == guests_by_ifindex_.end() ? nullptr : found->second;
-          },
-          [this] { return host_addresses_; }, settings.dns_timeout),
+    : listeners_(std::move(listeners)), kernel_(kernel),
+      resolver_(
+          context_, kernel, events, [this] { return host_addresses_; }, settings.dns_timeout),
+      dns_udp_(context_, listeners_.dns4.get(), listeners_.dns6.get(), kernel, resolver_,
+               [this](unsigned ifindex) {
+                   const auto found = guests_by_ifindex_.find(ifindex);
+                   return found == guests_by_ifindex_.end() ? nullptr : found->second;
+               }),
+      dns_tcp_(
+          context_, kernel, resolver_, [this](GuestId id) { return find_guest(id); }, settings.dns_idle),
       // The acceptors own duplicates, so that `listeners_` stays the owner it says it is.
       acceptor4_(context_, tcp::v4(), ::dup(listeners_.tcp4.get())),
       acceptor6_(context_, tcp::v6(), ::dup(listeners_.tcp6.get())), next_session_id_(settings.index + 1),
@@ -75,7 +83,8 @@ Worker::~Worker() {
         boost::system::error_code ignored;
         acceptor4_.close(ignored);
         acceptor6_.close(ignored);
-        forwarder_.stop();
+        dns_udp_.stop();
+        dns_tcp_.stop();
         for (const auto& [id, session] : sessions_)
             session->cancel();
         net::spawn(context_.get_executor(), "stop", stop_when_idle());
@@ -92,9 +101,10 @@ asio::awaitable<void> Worker::stop_when_idle() {
 }
 
 void Worker::start() {
-    forwarder_.start();
+    dns_udp_.start();
     net::spawn(context_.get_executor(), "accept (IPv4)", accept(acceptor4_));
     net::spawn(context_.get_executor(), "accept (IPv6)", accept(acceptor6_));
+    net::spawn(context_.get_executor(), "bindings in use", keep_bindings());
     thread_ = std::thread([this] { context_.run(); });
     ::pthread_setname_np(thread_.native_handle(), "tapgate-worker");
 }
@@ -105,7 +115,7 @@ asio::awaitable<void> Worker::accept(tcp::acceptor& acceptor) {
         if (!acceptor.is_open())
             co_return;
         if (!error) {
-            begin_session(std::move(socket));
+            begin(std::move(socket));
             continue;
         }
         if (error == asio::error::connection_aborted)
@@ -116,7 +126,12 @@ asio::awaitable<void> Worker::accept(tcp::acceptor& acceptor) {
     }
 }
 
-void Worker::begin_session(tcp::socket socket) {
+void Worker::begin(tcp::socket socket) {
+    boost::system::error_code error;
+    if (socket.local_endpoint(error).port() == kDnsPort && !error) {
+        dns_tcp_.serve(std::move(socket));
+        return;
+    }
     const std::uint64_t id = next_session_id_;
     next_session_id_ += session_id_step_;
     auto session = std::make_shared<Session>(*session_context_, std::move(socket), id);
@@ -136,6 +151,20 @@ asio::awaitable<void> Worker::run_session(std::shared_ptr<Session> session) {
 
     const Entry entry{*this, session->id()};
     co_await session->run();
+}
+
+asio::awaitable<void> Worker::keep_bindings() {
+    for (;;) {
+        asio::steady_timer pause(context_, kKeepStep);
+        const auto [error] = co_await pause.async_wait(net::kAsTuple);
+        if (error)
+            co_return;
+        // Many sessions of a guest go to the same place: one update for all of them.
+        std::set<BindingInUse> in_use;
+        for (const auto& [id, session] : sessions_)
+            session->add_bindings_in_use(in_use);
+        keep(kernel_, in_use);
+    }
 }
 
 std::shared_ptr<const Guest> Worker::find_guest(GuestId id) const {
@@ -171,6 +200,7 @@ void Worker::remove_guest(GuestId id) {
             return;
         guests_by_ifindex_.erase(found->second->ifindex);
         guests_.erase(found);
+        dns_tcp_.remove_guest(id);
         for (const auto& [session_id, session] : sessions_) {
             if (session->guest_id() == id)
                 session->cancel();
@@ -225,7 +255,7 @@ void Worker::set_host_addresses(std::vector<IpAddress> addresses) {
 }
 
 void Worker::set_upstreams(std::vector<Endpoint> upstreams) {
-    call([this, &upstreams] { forwarder_.upstreams().set(upstreams); });
+    call([this, &upstreams] { resolver_.upstreams().set(upstreams); });
 }
 
 std::vector<FlowInfo> Worker::flows() {
@@ -238,7 +268,7 @@ std::vector<FlowInfo> Worker::flows() {
 }
 
 std::vector<DnsUpstreams::Status> Worker::upstream_status() {
-    return call([this] { return forwarder_.upstreams().status(DnsUpstreams::Clock::now()); });
+    return call([this] { return resolver_.upstreams().status(); });
 }
 
 } // namespace tapgate::proxy

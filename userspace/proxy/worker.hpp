@@ -2,7 +2,9 @@
 #pragma once
 
 #include "net/relay.hpp"
-#include "proxy/dns_forwarder.hpp"
+#include "proxy/dns_resolver.hpp"
+#include "proxy/dns_tcp_server.hpp"
+#include "proxy/dns_udp_server.hpp"
 #include "proxy/events.hpp"
 #include "proxy/guest.hpp"
 #include "proxy/kernel_state.hpp"
@@ -33,11 +35,13 @@ struct WorkerSettings {
     unsigned count = 1;
     SessionSettings session;
     std::chrono::milliseconds dns_timeout{2000};
+    /// How long a guest's DNS connection may have nothing in flight.
+    std::chrono::milliseconds dns_idle{10000};
     /// kAuto: uring where the kernel has it, else copy.
     Splice splice = Splice::kAuto;
 };
 
-/// One thread with its io_context, listeners, DNS forwarder and sessions. Everything it owns is touched by
+/// One thread with its io_context, listeners, DNS servers and sessions. Everything it owns is touched by
 /// its own thread only; the functions below the line in this class may be called from any other thread and
 /// return when the worker has done what they ask.
 class Worker {
@@ -79,9 +83,12 @@ class Worker {
     Worker(const WorkerSettings& settings, KernelState& kernel, EventSink& events, Listeners listeners);
 
     boost::asio::awaitable<void> accept(boost::asio::ip::tcp::acceptor& acceptor);
-    void begin_session(boost::asio::ip::tcp::socket socket);
+    /// Gives a connection to the DNS server or to a session of its own, by the port that was dialled.
+    void begin(boost::asio::ip::tcp::socket socket);
     boost::asio::awaitable<void> run_session(std::shared_ptr<Session> session);
     boost::asio::awaitable<void> stop_when_idle();
+    /// Prolongs, now and then, the bindings that live sessions were admitted by.
+    boost::asio::awaitable<void> keep_bindings();
     [[nodiscard]] std::shared_ptr<const Guest> find_guest(GuestId id) const;
 
     /// Replaces the policy of the guests that are under one of its name.
@@ -104,7 +111,10 @@ class Worker {
         std::make_shared<const std::vector<IpAddress>>();
     std::unordered_map<GuestId, std::shared_ptr<const Guest>> guests_;
     std::unordered_map<unsigned, std::shared_ptr<const Guest>> guests_by_ifindex_;
-    DnsForwarder forwarder_;
+    KernelState& kernel_;
+    DnsResolver resolver_;
+    DnsUdpServer dns_udp_;
+    DnsTcpServer dns_tcp_;
     boost::asio::ip::tcp::acceptor acceptor4_;
     boost::asio::ip::tcp::acceptor acceptor6_;
     std::unique_ptr<SessionContext> session_context_;

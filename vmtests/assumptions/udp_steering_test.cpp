@@ -5,7 +5,7 @@
 // the address it was sent to and the interface it came by, and sends the answer from that address through
 // that interface, although the socket is bound to another and the host has neither.
 //
-// The design needs it for DNS (bpf/lib/dns_query.bpf.h, userspace/proxy/dns_forwarder.cpp): whatever server
+// The design needs it for DNS (bpf/lib/dns_query.bpf.h, userspace/proxy/dns_udp_server.cpp): whatever server
 // the guest asks, the answer has to come from there.
 #include "attach.hpp"
 #include "harness/udp_responder.hpp"

@@ -38,7 +38,7 @@
 	X(39, POLICY_FIRST_PACKET, "policy-first-packet", "denied by the policy at the first packet")        \
 	X(40, REFUSED_ADDRESS, "refused-address", "the destination is one that no policy can allow")         \
 	X(41, NO_POLICY, "no-policy", "the guest's policy is not loaded")                                    \
-	X(50, DNS_TRANSPORT, "dns-transport", "a name service other than DNS over UDP port 53")              \
+	X(50, DNS_TRANSPORT, "dns-transport", "a name service other than DNS on port 53")                    \
 	X(51, DNS_QUERY_MALFORMED, "dns-query-malformed", "the DNS query does not parse")                    \
 	X(52, DNS_PENDING_CAP, "dns-pending-cap", "the guest has too many DNS queries in flight")            \
 	X(53, DNS_PENDING_FULL, "dns-pending-full", "the table of DNS queries in flight is full")            \
@@ -60,8 +60,11 @@
 	X(103, DNS_POLICY, "dns-policy", "the name is denied by the policy")                                 \
 	X(104, DNS_REFUSED, "dns-refused", "the DNS query is of a kind that is not served")                  \
 	X(105, DNS_REBINDING, "dns-rebinding", "the answer carries an address that the name may not have")   \
-	X(106, DNS_UPSTREAM, "dns-upstream", "no trusted resolver answered")                                 \
-	X(107, DNS_RATE, "dns-rate", "the guest sends too many DNS queries")
+	X(106, DNS_UPSTREAM, "dns-upstream", "no trusted resolver had a usable answer")                      \
+	X(107, DNS_RATE, "dns-rate", "the guest sends too many DNS queries")                                 \
+	X(108, DNS_LIMIT, "dns-limit", "the name is over a limit of the policy's [dns]")                     \
+	X(109, DNS_UNRECORDED, "dns-unrecorded", "the answer could not be recorded, so it was not given")    \
+	X(110, DNS_CONNECTION_CAP, "dns-connection-cap", "the guest has too many DNS connections")
 
 enum tg_drop_reason {
 	TG_DROP_NONE = 0,

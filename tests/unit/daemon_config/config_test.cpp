@@ -50,11 +50,13 @@ TEST(Config, an_empty_file_gives_the_defaults) {
     EXPECT_EQ(config.limits.half_open, 1024U);
     EXPECT_EQ(config.limits.bindings, 8192U);
     EXPECT_EQ(config.limits.dns_qps, 200U);
+    EXPECT_EQ(config.limits.dns_connections, 16U);
     EXPECT_EQ(config.limits.dns_in_flight, 512U);
     EXPECT_EQ(config.timers.peek, 5s);
     EXPECT_EQ(config.timers.connect, 10s);
     EXPECT_EQ(config.timers.idle, 1h);
     EXPECT_EQ(config.timers.half_closed, 5min);
+    EXPECT_EQ(config.timers.dns_idle, 10s);
     EXPECT_EQ(config.timers.peek_bytes, 65536U);
     EXPECT_TRUE(config.guests.empty());
     EXPECT_TRUE(config.policies.empty());
@@ -83,6 +85,7 @@ sessions = 10
 half_open = 11
 bindings = 12
 dns_qps = 13
+dns_connections = 3
 dns_in_flight = 14
 
 [timers]
@@ -90,6 +93,7 @@ peek_ms = 100
 connect_ms = 200
 idle_s = 300
 half_closed_s = 400
+dns_idle_ms = 2500
 peek_bytes = 4096
 
 [groups]
@@ -138,11 +142,13 @@ file = "/srv/abs.json"
     EXPECT_EQ(config.limits.half_open, 11U);
     EXPECT_EQ(config.limits.bindings, 12U);
     EXPECT_EQ(config.limits.dns_qps, 13U);
+    EXPECT_EQ(config.limits.dns_connections, 3U);
     EXPECT_EQ(config.limits.dns_in_flight, 14U);
     EXPECT_EQ(config.timers.peek, 100ms);
     EXPECT_EQ(config.timers.connect, 200ms);
     EXPECT_EQ(config.timers.idle, 300s);
     EXPECT_EQ(config.timers.half_closed, 400s);
+    EXPECT_EQ(config.timers.dns_idle, 2500ms);
     EXPECT_EQ(config.timers.peek_bytes, 4096U);
     ASSERT_EQ(config.groups.size(), 2U);
     EXPECT_EQ(config.groups.at("corp").at(0).to_string(), "10.20.0.0/16");

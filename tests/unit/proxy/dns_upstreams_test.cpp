@@ -19,40 +19,41 @@ DnsUpstreams three() {
 }
 
 TEST(DnsUpstreams, healthy_ones_are_asked_in_the_configured_order) {
-    EXPECT_EQ(three().in_order(Clock::now()), (std::vector{kFirst, kSecond, kThird}));
+    EXPECT_EQ(three().in_order(), (std::vector{kFirst, kSecond, kThird}));
 }
 
-TEST(DnsUpstreams, a_failed_one_is_asked_last_until_its_penalty_is_over) {
+TEST(DnsUpstreams, a_failed_one_is_last_until_it_answers_again) {
     DnsUpstreams upstreams = three();
-    const auto now = Clock::now();
-    upstreams.failed(kFirst, now);
-    EXPECT_EQ(upstreams.in_order(now), (std::vector{kSecond, kThird, kFirst}));
-    EXPECT_EQ(upstreams.in_order(now + DnsUpstreams::kPenalty), (std::vector{kFirst, kSecond, kThird}));
+    EXPECT_TRUE(upstreams.failed(kFirst, Clock::now()));
+    EXPECT_EQ(upstreams.in_order(), (std::vector{kSecond, kThird, kFirst}));
+    EXPECT_FALSE(upstreams.is_healthy(kFirst));
+    upstreams.succeeded(kFirst);
+    EXPECT_EQ(upstreams.in_order(), (std::vector{kFirst, kSecond, kThird}));
+    EXPECT_TRUE(upstreams.is_healthy(kFirst));
+}
+
+TEST(DnsUpstreams, a_failure_is_news_only_once) {
+    DnsUpstreams upstreams = three();
+    EXPECT_TRUE(upstreams.failed(kFirst, Clock::now()));
+    EXPECT_FALSE(upstreams.failed(kFirst, Clock::now()));
+    EXPECT_FALSE(upstreams.failed(*Endpoint::parse("192.0.2.99:53"), Clock::now()));
 }
 
 TEST(DnsUpstreams, of_failed_ones_the_oldest_failure_is_tried_first) {
     DnsUpstreams upstreams = three();
     const auto now = Clock::now();
-    upstreams.failed(kSecond, now);
-    upstreams.failed(kFirst, now + std::chrono::seconds(1));
-    EXPECT_EQ(upstreams.in_order(now + std::chrono::seconds(2)), (std::vector{kThird, kSecond, kFirst}));
-}
-
-TEST(DnsUpstreams, success_ends_the_penalty) {
-    DnsUpstreams upstreams = three();
-    const auto now = Clock::now();
-    upstreams.failed(kFirst, now);
-    upstreams.succeeded(kFirst);
-    EXPECT_EQ(upstreams.in_order(now).front(), kFirst);
+    EXPECT_TRUE(upstreams.failed(kSecond, now));
+    EXPECT_TRUE(upstreams.failed(kFirst, now + std::chrono::seconds(1)));
+    EXPECT_EQ(upstreams.in_order(), (std::vector{kThird, kSecond, kFirst}));
 }
 
 TEST(DnsUpstreams, a_new_list_keeps_the_health_of_those_that_stay) {
     DnsUpstreams upstreams = three();
-    const auto now = Clock::now();
-    upstreams.failed(kFirst, now);
+    EXPECT_TRUE(upstreams.failed(kFirst, Clock::now()));
     upstreams.set({kFirst, kThird});
-    EXPECT_EQ(upstreams.in_order(now), (std::vector{kThird, kFirst}));
-    EXPECT_FALSE(upstreams.status(now).front().healthy);
+    EXPECT_EQ(upstreams.in_order(), (std::vector{kThird, kFirst}));
+    EXPECT_FALSE(upstreams.status().front().healthy);
+    EXPECT_FALSE(upstreams.is_known(kSecond));
 }
 
 TEST(ResolvConf, takes_name_servers_of_both_families_and_skips_the_rest) {
