@@ -277,16 +277,29 @@ ID  GUEST  STATE      SOURCE               DESTINATION         NAME    BY   SPLI
 }
 
 TEST(Output, dns_show) {
-    EXPECT_EQ(
-        shown("dns show",
-              R"({"bindings":[{"guest":"vm1","name":"a.test","address":"203.0.113.1","expires_seconds":59},
-                                    {"guest":"vm1","name":"b\u001b[2J.test","address":"2001:db8:3::1",
-                                     "expires_seconds":86400}]})",
-              {"dns", "show"}),
-        R"(
-GUEST  NAME           ADDRESS        EXPIRES IN
-vm1    a.test         203.0.113.1    59s
-vm1    b\x1b[2J.test  2001:db8:3::1  1d00h
+    EXPECT_EQ(shown("dns show",
+                    R"({"bindings":[{"guest":"vm1","name":"a.test","address":"203.0.113.1",
+                               "aliases":["c.cdn.test","d.cdn.test"],"resolver":"203.0.113.53","age_seconds":1,
+                               "expires_seconds":59,"flows":2},
+                              {"guest":"vm1","name":"b\u001b[2J.test","address":"2001:db8:3::1",
+                               "expires_seconds":86400}]})",
+                    {"dns", "show"}),
+              R"(
+GUEST  NAME           ADDRESS        ALIASES                RESOLVER      AGE  EXPIRES IN  FLOWS
+vm1    a.test         203.0.113.1    c.cdn.test d.cdn.test  203.0.113.53  1s   59s         2
+vm1    b\x1b[2J.test  2001:db8:3::1  -                      -             -    1d00h       -
+)");
+}
+
+TEST(Output, dns_show_stats) {
+    EXPECT_EQ(shown("dns stats", R"({"guests":[{"guest":"vm1","queries":{"asked":12,"answered":9,"denied":3,
+                                                                       "limited":0}}]})",
+                    {"dns", "show", "--stats"}),
+              R"(
+GUEST  QUERIES  OUTCOME
+vm1    12       asked
+vm1    9        answered
+vm1    3        denied
 )");
 }
 
@@ -306,6 +319,11 @@ TEST(Output, event_monitor) {
             R"({"time":"T3","type":"dns","guest":"vm1","name":"b.test","qtype":"A","verdict":"deny","rule":"",
                         "reason":"dns-policy"})")
             .as_object(),
+        json::parse(
+            R"({"time":"T3","type":"dns","guest":"vm1","name":"a.test","qtype":"AAAA","verdict":"allow",
+                        "rule":"allow@a.test","reason":"","outcome":"answered","transport":"tcp",
+                        "upstream":"203.0.113.53:53","answers":2,"latency_us":412})")
+            .as_object(),
         json::parse(R"({"time":"T4","type":"flow-end","guest":"vm1","source":"192.0.2.2:6",
                         "destination":"203.0.113.1:443","name":"a.test","bytes_up":2048,"bytes_down":1,
                         "duration_ms":12,"how":"policy","who":"daemon","reason":"cut by policy web generation 4: default"})")
@@ -319,6 +337,7 @@ TEST(Output, event_monitor) {
 T1  vm1       verdict   deny 192.0.2.2:4 -> 203.0.113.1:443 name a.test (sni) rule - (default)
 T2  vm1       drop      udp 192.0.2.2:5 -> 203.0.113.1:123: UDP other than DNS, rule deny@any:udp
 T3  vm1       dns       deny A b.test rule - (dns-policy)
+T3  vm1       dns       allow AAAA a.test rule allow@a.test (answered), 2 answers from 203.0.113.53:53 in 412 us
 T4  vm1       flow-end  policy by daemon 192.0.2.2:6 -> 203.0.113.1:443 name a.test up 2.0K down 1 after 12 ms, cut by policy web generation 4: default
 T5  -         policy    web generation 4 loaded by ann
 -- 3 events lost: this reader is too slow --

@@ -89,7 +89,8 @@ TEST(Run, without_a_daemon_every_command_of_the_daemon_fails_with_one_line) {
              {"policy", "explain", "p", "--query", "a.test"},
              {"flow", "show"},
              {"dns", "show"},
-             {"dns", "flush", "--guest", "a"},
+             {"dns", "show", "--stats"},
+             {"dns", "flush"},
              {"event", "monitor"}}) {
         std::vector<std::string> line = {"-s", kNoSocket};
         line.insert(line.end(), words.begin(), words.end());
@@ -132,6 +133,7 @@ TEST(Run, arguments_reach_the_daemon_under_their_names) {
                        {"policy rollback", R"({"policy":{},"dry_run":false})"},
                        {"flow show", R"({"flows":[]})"},
                        {"dns show", R"({"bindings":[]})"},
+                       {"dns stats", R"({"guests":[]})"},
                        {"dns flush", R"({"removed":0})"}});
     const auto args_of = [&](std::vector<std::string> words) {
         words.insert(words.begin(), {"-s", daemon.socket()});
@@ -149,9 +151,10 @@ TEST(Run, arguments_reach_the_daemon_under_their_names) {
     EXPECT_EQ(args_of({"guest", "del", "a"}), R"({"name":"a"})");
     EXPECT_EQ(args_of({"policy", "show", "web"}), R"({"name":"web"})");
     EXPECT_EQ(args_of({"flow", "show", "--guest", "a"}), R"({"guest":"a"})");
-    EXPECT_EQ(args_of({"dns", "show", "--guest", "a", "--name", "b.test"}),
-              R"({"guest":"a","name":"b.test"})");
-    EXPECT_EQ(args_of({"dns", "flush", "--guest", "a"}), R"({"guest":"a"})");
+    EXPECT_EQ(args_of({"dns", "show", "a", "--name", "b.test", "--address", "192.0.2.9"}),
+              R"({"guest":"a","name":"b.test","address":"192.0.2.9"})");
+    EXPECT_EQ(args_of({"dns", "show", "a", "--stats"}), R"({"guest":"a"})");
+    EXPECT_EQ(args_of({"dns", "flush", "b.test", "--guest", "a"}), R"({"guest":"a","name":"b.test"})");
     const TempDir dir;
     const std::string file = dir.write("p.toml", "rules = []\n");
     ::setenv("SUDO_USER", "ann", 1);

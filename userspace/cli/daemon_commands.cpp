@@ -148,15 +148,18 @@ int flow_show(Console& console, const Arguments& arguments) {
 
 int dns_show(Console& console, const Arguments& arguments) {
     json::object args;
-    pass(arguments, "--guest", "guest", args);
+    pass(arguments, "GUEST", "guest", args);
+    if (arguments.has("--stats"))
+        return ask(console, "dns stats", args, render_dns_stats);
     pass(arguments, "--name", "name", args);
+    pass(arguments, "--address", "address", args);
     return ask(console, "dns show", args, render_bindings);
 }
 
 int dns_flush(Console& console, const Arguments& arguments) {
     json::object args;
     pass(arguments, "--guest", "guest", args);
-    pass(arguments, "--name", "name", args);
+    pass(arguments, "NAME", "name", args);
     return ask(console, "dns flush", args, [](const json::object& reply) {
         return fmt::format("{} bindings removed\n", cell(reply, "removed"));
     });

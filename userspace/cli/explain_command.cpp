@@ -134,8 +134,14 @@ Result<void> add_live_state(const std::string& socket, const std::string& guest,
         const json::object& binding = as_object(value);
         const auto address = IpAddress::parse(text(binding, "address"));
         auto name = policy::Name::from_wire(text(binding, "name"));
-        if (name && address == question.destination.address)
-            question.bound.push_back({std::move(*name), {}});
+        if (!name || address != question.destination.address)
+            continue;
+        policy::BoundName& bound = question.bound.emplace_back(policy::BoundName{std::move(*name), {}});
+        for (const json::value& text : list(binding, "aliases")) {
+            if (auto alias = text.is_string() ? policy::Name::from_wire(std::string_view(text.as_string()))
+                                              : std::nullopt)
+                bound.aliases.push_back(std::move(*alias));
+        }
     }
     return {};
 }

@@ -265,10 +265,27 @@ std::string render_bindings(const json::object& reply) {
         {"GUEST", [](const json::object& row) { return cell(row, "guest"); }},
         {"NAME", [](const json::object& row) { return cell(row, "name"); }},
         {"ADDRESS", [](const json::object& row) { return cell(row, "address"); }},
+        {"ALIASES", [](const json::object& row) { return cell(row, "aliases"); }},
+        {"RESOLVER", [](const json::object& row) { return cell(row, "resolver"); }},
+        {"AGE", [](const json::object& row) { return duration_cell(row, "age_seconds"); }},
         {"EXPIRES IN", [](const json::object& row) { return duration_cell(row, "expires_seconds"); }},
+        {"FLOWS", [](const json::object& row) { return cell(row, "flows"); }},
     };
     const json::array& bindings = list(reply, "bindings");
     return bindings.empty() ? "no bindings\n" : columns(bindings, kColumns);
+}
+
+std::string render_dns_stats(const json::object& reply) {
+    Table table({"GUEST", "QUERIES", "OUTCOME"});
+    for (const json::value& value : list(reply, "guests")) {
+        const json::object& guest = as_object(value);
+        for (const auto& [outcome, count] : member(guest, "queries")) {
+            const std::string_view word(outcome.data(), outcome.size());
+            if (number(member(guest, "queries"), word) != 0)
+                table.add({cell(guest, "guest"), cell(member(guest, "queries"), word), printable(word)});
+        }
+    }
+    return list(reply, "guests").empty() ? "no guests\n" : table.text();
 }
 
 std::string render_event(const json::object& event) {
@@ -283,8 +300,13 @@ std::string render_event(const json::object& event) {
                            cell(event, "destination"), cell(event, "text"),
                            text(event, "rule").empty() ? "" : ", rule " + cell(event, "rule"));
     else if (type == "dns")
-        what = fmt::format("{} {} {} rule {} ({})", cell(event, "verdict"), cell(event, "qtype"),
-                           cell(event, "name"), cell(event, "rule"), cell(event, "reason"));
+        what = fmt::format("{} {} {} rule {} ({}){}", cell(event, "verdict"), cell(event, "qtype"),
+                           cell(event, "name"), cell(event, "rule"),
+                           cell(event, text(event, "reason").empty() ? "outcome" : "reason"),
+                           text(event, "upstream").empty()
+                               ? ""
+                               : fmt::format(", {} answers from {} in {} us", cell(event, "answers"),
+                                             cell(event, "upstream"), cell(event, "latency_us")));
     else if (type == "flow-end")
         what = fmt::format("{} by {} {} -> {} name {} up {} down {} after {} ms{}", cell(event, "how"),
                            cell(event, "who"), cell(event, "source"), cell(event, "destination"),

@@ -21,6 +21,7 @@ namespace tapgate::cli {
 [[nodiscard]] std::string render_history(const boost::json::object& reply);
 [[nodiscard]] std::string render_flows(const boost::json::object& reply);
 [[nodiscard]] std::string render_bindings(const boost::json::object& reply);
+[[nodiscard]] std::string render_dns_stats(const boost::json::object& reply);
 /// One line of `event monitor`.
 [[nodiscard]] std::string render_event(const boost::json::object& event);
 

@@ -9,7 +9,9 @@
 #include <boost/json/array.hpp>
 #include <boost/json/value.hpp>
 
+#include <map>
 #include <set>
+#include <tuple>
 
 #include <sys/utsname.h>
 #include <unistd.h>
@@ -37,6 +39,22 @@ json::array strings_json(const std::vector<IpAddress>& addresses) {
     return array;
 }
 
+/// Counters of a guest's queries by outcome, all queries together, and the bindings that made room.
+json::object dns_json(Daemon& daemon, const GuestRegistry::Attached& attached) {
+    const proxy::GuestCounters& counters = *attached.guest.counters;
+    json::object object;
+    std::uint64_t asked = 0;
+    for (std::size_t i = 0; i < proxy::kDnsOutcomes; ++i) {
+        const std::string_view name = proxy::dns_outcome_name(static_cast<proxy::DnsOutcome>(i));
+        const std::uint64_t count = counters.dns_outcomes.at(i).load(std::memory_order_relaxed);
+        object[json::string_view(name.data(), name.size())] = count;
+        asked += count;
+    }
+    object["asked"] = asked;
+    object["evicted"] = daemon.datapath().bindings_evicted(attached.ifindex);
+    return object;
+}
+
 json::object attached_json(Daemon& daemon, const GuestRegistry::Attached& attached) {
     const proxy::Guest& guest = attached.guest;
     const auto mac = daemon.datapath().guest_mac(attached.ifindex);
@@ -53,6 +71,7 @@ json::object attached_json(Daemon& daemon, const GuestRegistry::Attached& attach
     object["generation"] = guest.policy->generation;
     object["sessions"] = guest.counters->sessions.load(std::memory_order_relaxed);
     object["bindings"] = daemon.datapath().bindings(guest.id).size();
+    object["dns"] = dns_json(daemon, attached);
     object["drops"] = drops_json(daemon.datapath().drops(attached.ifindex));
     object["error"] = "";
     return object;
@@ -72,6 +91,7 @@ json::object waiting_json(const GuestRegistry::Declared& declared) {
     object["generation"] = 0;
     object["sessions"] = 0;
     object["bindings"] = 0;
+    object["dns"] = json::object();
     object["drops"] = json::array();
     object["error"] = declared.error;
     return object;
@@ -265,50 +285,126 @@ struct DnsSelection {
 };
 
 Result<DnsSelection> dns_selection(Daemon& daemon, const json::object& args) {
-    if (const auto known = control::only_args(args, {"guest", "name"}); !known)
-        return fail(known.error());
     const auto guest = guest_argument(daemon, args);
     if (!guest)
         return fail(guest.error());
-    const auto name = control::optional_string(args, "name");
-    if (!name)
-        return fail(name.error());
-    return DnsSelection{*guest, *name};
+    const auto text = control::optional_string(args, "name");
+    if (!text)
+        return fail(text.error());
+    DnsSelection selection{*guest, std::nullopt};
+    if (*text) {
+        const auto name = policy::Name::from_user(**text);
+        if (!name)
+            return fail(ErrorCode::kInvalid, name.error().message());
+        selection.name = name->text();
+    }
+    return selection;
+}
+
+Result<std::optional<IpAddress>> address_argument(const json::object& args) {
+    const auto text = control::optional_string(args, "address");
+    if (!text)
+        return fail(text.error());
+    if (!*text)
+        return std::nullopt;
+    const auto address = IpAddress::parse(**text);
+    if (!address)
+        return fail(ErrorCode::kInvalid, fmt::format("'{}' is not an IP address", **text));
+    return address;
+}
+
+/// How many live sessions go to the address of a binding and were judged with its name.
+using FlowsByBinding = std::map<std::tuple<std::string, IpAddress, std::string>, unsigned>;
+
+FlowsByBinding count_flows(Daemon& daemon) {
+    FlowsByBinding counts;
+    for (const auto& worker : daemon.workers()) {
+        for (const proxy::FlowInfo& flow : worker->flows()) {
+            for (const policy::BoundName& bound : flow.facts.bound)
+                ++counts[{flow.guest, flow.facts.destination.address, bound.name.text()}];
+        }
+    }
+    return counts;
+}
+
+std::int64_t whole_seconds(BootClock::duration duration) {
+    return std::chrono::duration_cast<std::chrono::seconds>(duration).count();
+}
+
+json::object binding_json(const datapath::Binding& binding, const std::string& guest, unsigned flows) {
+    const BootClock::time_point now = BootClock::now();
+    json::object object;
+    object["guest"] = guest;
+    object["name"] = binding.name;
+    object["address"] = binding.address.to_string();
+    object["aliases"] = json::array(binding.aliases.begin(), binding.aliases.end());
+    object["resolver"] = binding.resolver ? binding.resolver->to_string() : "";
+    object["age_seconds"] = whole_seconds(now - binding.told);
+    object["expires_seconds"] = whole_seconds(binding.expires - now);
+    object["flows"] = flows;
+    return object;
 }
 
 Reply dns_show(Daemon& daemon, const json::object& args) {
+    if (const auto known = control::only_args(args, {"guest", "name", "address"}); !known)
+        return fail(known.error());
     const auto selection = dns_selection(daemon, args);
     if (!selection)
         return fail(selection.error());
+    const auto address = address_argument(args);
+    if (!address)
+        return fail(address.error());
     const auto& [guest, name] = *selection;
     const std::optional<proxy::GuestId> id = guest == nullptr ? std::nullopt : std::optional(guest->guest.id);
+    const FlowsByBinding flows = count_flows(daemon);
     json::array bindings;
     for (const datapath::Binding& binding : daemon.datapath().bindings(id)) {
-        if (name && *name != binding.name)
+        if ((name && *name != binding.name) || (*address && **address != binding.address))
             continue;
-        json::object object;
-        object["guest"] = guest_name(daemon, binding.guest);
-        object["name"] = binding.name;
-        object["address"] = binding.address.to_string();
-        object["expires_seconds"] =
-            std::chrono::duration_cast<std::chrono::seconds>(binding.expires - BootClock::now()).count();
-        bindings.push_back(std::move(object));
+        const std::string of = guest_name(daemon, binding.guest);
+        const auto counted = flows.find({of, binding.address, binding.name});
+        bindings.push_back(binding_json(binding, of, counted == flows.end() ? 0 : counted->second));
     }
     json::object reply;
     reply["bindings"] = std::move(bindings);
     return reply;
 }
 
+Reply dns_stats(Daemon& daemon, const json::object& args) {
+    if (const auto known = control::only_args(args, {"guest"}); !known)
+        return fail(known.error());
+    const auto only = guest_argument(daemon, args);
+    if (!only)
+        return fail(only.error());
+    json::array guests;
+    for (const auto& [ifindex, attached] : daemon.guests().attached()) {
+        if (*only != nullptr && *only != &attached)
+            continue;
+        json::object object;
+        object["guest"] = attached.guest.name;
+        object["queries"] = dns_json(daemon, attached);
+        guests.push_back(std::move(object));
+    }
+    json::object reply;
+    reply["guests"] = std::move(guests);
+    return reply;
+}
+
 Reply dns_flush(Daemon& daemon, const json::object& args) {
+    if (const auto known = control::only_args(args, {"guest", "name"}); !known)
+        return fail(known.error());
     const auto selection = dns_selection(daemon, args);
     if (!selection)
         return fail(selection.error());
     const auto& [guest, name] = *selection;
-    if (guest == nullptr)
-        return fail(ErrorCode::kInvalid, "argument 'guest' is missing: whose bindings to forget");
     const std::optional<std::string_view> only = name ? std::optional<std::string_view>(*name) : std::nullopt;
+    std::size_t removed = 0;
+    for (const auto& [ifindex, attached] : daemon.guests().attached()) {
+        if (guest == nullptr || guest == &attached)
+            removed += daemon.datapath().flush_bindings(attached.guest.id, only);
+    }
     json::object reply;
-    reply["removed"] = daemon.datapath().flush_bindings(guest->guest.id, only);
+    reply["removed"] = removed;
     return reply;
 }
 
@@ -328,6 +424,7 @@ void add_commands(control::Server& server, Daemon& daemon) {
     add("guest del", guest_del);
     add("flow show", flow_show);
     add("dns show", dns_show);
+    add("dns stats", dns_stats);
     add("dns flush", dns_flush);
     add_policy_commands(server, daemon);
 }
