@@ -35,7 +35,7 @@ TEST(PolicyCheck, a_good_file_is_summarised) {
     EXPECT_EQ(run_cli({"-j", "policy", "check", file}).out,
               "{\"schema\":1,\"file\":\"" + file +
                   "\",\"rules\":2,\"default_egress\":\"deny\",\"default_ingress\":\"deny\",\"kernel_bytes\":"
-                  "2048,\"findings\":[]}\n");
+                  "2560,\"findings\":[]}\n");
 }
 
 TEST(PolicyCheck, rules_without_effect_are_told_and_fail_a_strict_check) {

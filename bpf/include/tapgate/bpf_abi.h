@@ -439,8 +439,7 @@ struct tg_dns_event {
 	__u16 question_type;
 	__u16 name_length; /* 0: the question did not parse, or was not looked at */
 	__u32 pad;
-	__u8
-	    name[TG_DNS_NAME_MAX + 1]; /* wire form in lower case; what is behind the length is not defined */
+	__u8 name[TG_DNS_NAME_MAX + 1]; /* wire form in lower case; undefined behind its length */
 };
 TG_ASSERT_SIZE(struct tg_dns_event, 80 + 8 + 256);
 
