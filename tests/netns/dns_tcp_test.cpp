@@ -175,11 +175,13 @@ TEST_P(DnsOverTcp, B43_more_than_the_stated_cap_is_refused_and_binds_nothing) {
 }
 
 TEST_P(DnsOverTcp, B44_other_kinds_of_queries_are_refused) {
+    const std::uint64_t refused = world().daemon.drops("dns-refused");
     for (const std::string type : {"ANY", "NULL", "AXFR"}) {
         const auto reply = ask_over_tcp(guest(), gateway(), "www.allowed.test", type);
         ASSERT_TRUE(reply.has_value()) << type;
         EXPECT_EQ(reply->rcode, kRefused) << type;
     }
+    EXPECT_EQ(world().daemon.drops("dns-refused"), refused + 3);
 }
 
 TEST_P(DnsOverTcp, a_message_of_64_kib_is_refused_and_the_connection_goes_on) {
