@@ -355,8 +355,9 @@ TEST_F(BindingsTest, who_answered_is_noted_with_a_question_in_flight_alone) {
     EXPECT_FALSE(datapath_->set_resolver(question, resolver));
 }
 
-// Somebody who looked an entry up just before it was removed used to write to what was no longer in the
-// table.
+// Who looked an entry up just before it was removed may not write to what is no longer in the table. How that
+// is noticed is tested on entries made for it (B42 in tests/prog_run); here removing and recording run side
+// by side.
 TEST_F(BindingsTest, nothing_that_was_recorded_is_lost_to_others_that_are_removed_beside_it) {
     const GuestId id = attach();
     std::atomic<bool> done = false;
@@ -365,7 +366,7 @@ TEST_F(BindingsTest, nothing_that_was_recorded_is_lost_to_others_that_are_remove
             datapath_->flush_bindings(id, "other.test");
     });
     int lost = 0;
-    for (int round = 0; round < 3000; ++round) {
+    for (int round = 0; round < 300; ++round) {
         EXPECT_TRUE(record(answer(id, "other.test", {"203.0.113.5"})));
         EXPECT_TRUE(record(answer(id, "kept.test", {"203.0.113.5"})));
         const Names names = names_of(id, "203.0.113.5");
