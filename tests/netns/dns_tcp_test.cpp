@@ -14,7 +14,9 @@ namespace {
 
 constexpr std::uint16_t kDns = 53;
 constexpr unsigned kServer = 10;
-constexpr unsigned kManyAddresses = 60;     // more than a datagram carries
+constexpr unsigned kManyAddresses = 60; // more than a datagram carries
+constexpr unsigned kBindings = 100;
+constexpr unsigned kWideAddresses = 120;    // more than the guest may have bindings
 constexpr unsigned kTooManyAddresses = 300; // more than is recorded of one name
 constexpr unsigned kConnections = 4;
 
@@ -33,7 +35,8 @@ class DnsOverTcp : public WorldTest<DnsOverTcp> {
     static std::unique_ptr<World> make_world() {
         DaemonConfig config;
         config.policy = policy_text({"allow@*.allowed.test:tcp:443"});
-        config.limits = fmt::format("dns_qps = 100000\ndns_connections = {}", kConnections);
+        config.limits =
+            fmt::format("dns_qps = 100000\ndns_connections = {}\nbindings = {}", kConnections, kBindings);
         config.timers = "dns_idle_ms = 2500";
         config.guests.push_back({"vm1", "tap1", Topology::guest_addresses(1)});
         std::vector<std::string> zone = {"txt.allowed.test. 300 IN TXT \"text\""};
@@ -42,6 +45,7 @@ class DnsOverTcp : public WorldTest<DnsOverTcp> {
             zone.push_back(both);
         }
         add_addresses(zone, "many.allowed.test", kManyAddresses);
+        add_addresses(zone, "wide.allowed.test", kWideAddresses);
         add_addresses(zone, "toomany.allowed.test", kTooManyAddresses);
         return std::make_unique<World>(config, zone, 2);
     }
@@ -172,6 +176,15 @@ TEST_P(DnsOverTcp, B43_more_than_the_stated_cap_is_refused_and_binds_nothing) {
     EXPECT_EQ(reply->rcode, kServFail);
     EXPECT_EQ(reply->addresses, std::vector<std::string>{});
     EXPECT_EQ(world().daemon.bindings("toomany.allowed.test"), std::vector<std::string>{});
+}
+
+TEST_P(DnsOverTcp, B42_an_answer_that_cannot_be_recorded_is_not_delivered) {
+    const std::uint64_t before = world().daemon.drops("dns-unrecorded");
+    const auto reply = ask_over_tcp(guest(), gateway(), "wide.allowed.test", family().record);
+    ASSERT_TRUE(reply.has_value());
+    EXPECT_EQ(reply->rcode, kServFail);
+    EXPECT_EQ(reply->addresses, std::vector<std::string>{});
+    EXPECT_EQ(world().daemon.drops("dns-unrecorded"), before + 1);
 }
 
 TEST_P(DnsOverTcp, B44_other_kinds_of_queries_are_refused) {
