@@ -13,6 +13,8 @@ std::string_view relay_end_name(RelayEnd end) {
         return "idle";
     case RelayEnd::kCancelled:
         return "cancelled";
+    case RelayEnd::kRefused:
+        return "refused";
     case RelayEnd::kFailed:
         return "failed";
     }

@@ -42,6 +42,7 @@ enum class RelayEnd : std::uint8_t {
     kReset, ///< `who` reset the connection or its connection died (`error_number`); the other side got an RST
     kIdle,  ///< nothing moved for the timeout in force; both sides got an RST
     kCancelled, ///< cancelled, or the relay was destroyed; both sides got an RST
+    kRefused,   ///< a gate refused what `who` sent (GatedRelay); the other side got an RST
     kFailed,    ///< this host could not go on (`error_number`, as ENOMEM); both sides got an RST
 };
 

@@ -90,6 +90,14 @@ void RelaySession::source_finished(Direction direction, int sink_fd) {
     wake_.cancel(); // the other timeout is in force now
 }
 
+void cancel_all(RelaySessions& sessions) {
+    while (!sessions.empty()) {
+        RelaySession& session = sessions.front();
+        sessions.pop_front();
+        session.end(RelayEnd::kCancelled, RelayParty::kDaemon);
+    }
+}
+
 std::chrono::steady_clock::time_point RelaySession::deadline() const {
     return last_activity_ + (has_fin_ ? options_.half_closed_timeout : options_.idle_timeout);
 }

@@ -79,6 +79,9 @@ class RelaySession
 /// Sessions leave the list when they are destroyed.
 using RelaySessions = boost::intrusive::list<RelaySession, boost::intrusive::constant_time_size<false>>;
 
+/// Ends every session of the list with kCancelled and empties it.
+void cancel_all(RelaySessions& sessions);
+
 /// Waits until the session is over, ends it at its deadline or when the calling coroutine is cancelled.
 boost::asio::awaitable<RelayResult> supervise(std::shared_ptr<RelaySession> session);
 

@@ -440,11 +440,7 @@ void UringSession::close_sockets() {
 // --- UringRelay ------------------------------------------------------------------------------------
 
 UringRelay::~UringRelay() {
-    while (!sessions_.empty()) {
-        RelaySession& session = sessions_.front();
-        sessions_.pop_front();
-        session.end(RelayEnd::kCancelled, RelayParty::kDaemon);
-    }
+    cancel_all(sessions_);
     ring_->drain();
 }
 

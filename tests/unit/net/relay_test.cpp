@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "net/gated_relay.hpp"
 #include "net/relay.hpp"
 #include "relay_fixture.hpp"
 
@@ -16,6 +17,34 @@ using namespace std::chrono_literals;
 
 constexpr std::uint64_t kMiB = 1024 * 1024;
 
+/// The gated relay with a gate that lets everything pass, as one relay among the others.
+class GatedAsRelay final : public Relay {
+  public:
+    boost::asio::awaitable<RelayResult> run(boost::asio::ip::tcp::socket guest,
+                                            boost::asio::ip::tcp::socket upstream,
+                                            const RelayOptions& options) override {
+        const auto gate = std::make_shared<PassAll>();
+        const GatedResult result = co_await relay_.run(guest, std::move(upstream), options, *gate);
+        co_return result.relay;
+    }
+
+    [[nodiscard]] std::string_view name() const override { return "gated"; }
+
+  private:
+    class PassAll final : public RelayGate {
+      public:
+        GateStep offer(ByteView held, GateCue /*cue*/) override { return {.pass = held.size()}; }
+
+        void answered(ByteView /*bytes*/) override {}
+
+        void answer_ended() override {}
+
+        [[nodiscard]] std::size_t capacity() const override { return 65536; }
+    };
+
+    GatedRelay relay_;
+};
+
 /// Every relay keeps the same promises.
 class RelayTest : public ::testing::TestWithParam<const char*> {
   protected:
@@ -23,6 +52,8 @@ class RelayTest : public ::testing::TestWithParam<const char*> {
         const boost::asio::steady_timer opens_the_reactor(context_);
         if (GetParam() == std::string_view("copy")) {
             relay_ = make_copy_relay(context_);
+        } else if (GetParam() == std::string_view("gated")) {
+            relay_ = std::make_unique<GatedAsRelay>();
         } else {
             auto made = make_uring_relay(context_, UringSettings());
             ASSERT_TRUE(made.has_value()) << made.error().message();
@@ -57,7 +88,7 @@ class RelayTest : public ::testing::TestWithParam<const char*> {
     std::unique_ptr<Relay> relay_;
 };
 
-INSTANTIATE_TEST_SUITE_P(Relays, RelayTest, ::testing::Values("uring", "copy"),
+INSTANTIATE_TEST_SUITE_P(Relays, RelayTest, ::testing::Values("uring", "copy", "gated"),
                          [](const auto& of) { return std::string(of.param); });
 
 /// Most behaviours are tested with either side as the one that acts first.
