@@ -3,6 +3,9 @@
 
 #include "policy/parse.hpp"
 
+#include <algorithm>
+#include <utility>
+
 namespace tapgate::proxy {
 
 void SessionFacts::learn(KernelState& kernel, const Guest& guest, const std::vector<IpAddress>& host) {
@@ -18,6 +21,15 @@ void SessionFacts::learn(KernelState& kernel, const Guest& guest, const std::vec
     }
     host_addresses = host;
     host_addresses.insert(host_addresses.end(), guest.gateways.begin(), guest.gateways.end());
+}
+
+void SessionFacts::learn_more(KernelState& kernel, const Guest& guest, const std::vector<IpAddress>& host) {
+    std::vector<policy::BoundName> before = std::move(bound);
+    learn(kernel, guest, host);
+    for (policy::BoundName& known : before) {
+        if (std::ranges::find(bound, known.name, &policy::BoundName::name) == bound.end())
+            bound.push_back(std::move(known));
+    }
 }
 
 policy::FlowFacts SessionFacts::flow() const {

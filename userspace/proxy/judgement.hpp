@@ -27,6 +27,10 @@ struct SessionFacts {
     /// address of the host itself.
     void learn(KernelState& kernel, const Guest& guest, const std::vector<IpAddress>& host);
 
+    /// The same for a session that goes on: names that were bound to the destination when it was judged
+    /// before stay so.
+    void learn_more(KernelState& kernel, const Guest& guest, const std::vector<IpAddress>& host);
+
     /// Borrows from this object.
     [[nodiscard]] policy::FlowFacts flow() const;
 };

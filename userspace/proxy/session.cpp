@@ -100,7 +100,10 @@ asio::awaitable<void> Session::run() {
         reset_guest();
         co_return;
     }
-    co_await relay(std::move(*upstream));
+    if (gate_stage())
+        co_await relay_gated(std::move(*upstream));
+    else
+        co_await relay(std::move(*upstream));
 }
 
 bool Session::admit() {
@@ -296,6 +299,57 @@ asio::awaitable<void> Session::relay(tcp::socket upstream) {
         publish_cut();
     else
         publish_end(std::string(net::relay_end_name(result.how)), net::relay_party_name(result.who));
+}
+
+asio::awaitable<void> Session::relay_gated(tcp::socket upstream) {
+    state_ = State::kRelay;
+    const net::RelayOptions options(context_.settings.idle_timeout, context_.settings.half_closed_timeout,
+                                    &counters_);
+    const FlightGate::Limits limits{context_.settings.peek_bytes, context_.settings.peek_timeout};
+    FlightGate gate(*this, *gate_stage(), limits);
+    const net::GatedResult result =
+        co_await context_.gated_relay.run(socket_, std::move(upstream), options, gate);
+    if (result.relay.how == net::RelayEnd::kRefused) {
+        // Guest sees: the denial in the language it speaks, or a reset where that could be taken for a part
+        // of what the server has sent. Operator sees: a verdict event for what was denied, and this end.
+        state_ = State::kRefused;
+        context_.kernel.count_refusal(guest_->ifindex, Refusal::kPolicy);
+        publish_end("denied", "daemon");
+        if (gate.may_speak() && !result.guest_is_owed)
+            co_await deny_readably();
+        else
+            reset_guest();
+        co_return;
+    }
+    if (is_cut_ && result.relay.how == net::RelayEnd::kCancelled)
+        publish_cut();
+    else
+        publish_end(std::string(net::relay_end_name(result.relay.how)),
+                    net::relay_party_name(result.relay.who));
+}
+
+std::optional<FlightGate::Stage> Session::gate_stage() const {
+    if (facts_.flight && facts_.flight->kind == FirstFlightKind::kHttp && judges_every_request())
+        return FlightGate::Stage::kHttp;
+    return std::nullopt;
+}
+
+bool Session::admits(const policy::FirstFlight& flight, std::string_view reason) {
+    const std::string name_before = name_of(facts_);
+    const std::string_view source_before = source_of_name(facts_);
+    facts_.learn_more(context_.kernel, *guest_, *context_.host_addresses());
+    facts_.flight = flight;
+    flight_reason_ = reason;
+    judgement_ =
+        judgement_of(*policy_, policy::decide_first_flight(*policy_->compiled, facts_.flow(), flight));
+    // One event for each name that a connection goes by, not one for each request.
+    if (!judgement_.allowed || name_of(facts_) != name_before || source_of_name(facts_) != source_before)
+        publish_verdict();
+    return judgement_.allowed;
+}
+
+bool Session::judges_every_request() const {
+    return policy_->compiled->policy().http_host == policy::HttpHost::kEvery;
 }
 
 void Session::publish_verdict() {

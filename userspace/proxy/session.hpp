@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "net/gated_relay.hpp"
 #include "net/relay.hpp"
 #include "policy/decide.hpp"
 #include "proxy/bindings_in_use.hpp"
 #include "proxy/events.hpp"
 #include "proxy/first_flight.hpp"
+#include "proxy/flight_gate.hpp"
 #include "proxy/guest.hpp"
 #include "proxy/judgement.hpp"
 #include "proxy/kernel_state.hpp"
@@ -43,6 +45,7 @@ struct SessionContext {
     KernelState& kernel;
     EventSink& events;
     net::Relay& relay;
+    net::GatedRelay& gated_relay;
     std::function<std::shared_ptr<const Guest>(GuestId)> find_guest;
     /// Every address of the host itself, never null.
     std::function<std::shared_ptr<const std::vector<IpAddress>>()> host_addresses;
@@ -52,6 +55,9 @@ struct SessionContext {
 ///
 ///     accepted -> Peek (only if the SYN verdict is defer) -> Dial -> Relay -> ended
 ///
+/// Where the verdict at peek was not the last word, the relay has a gate (flight_gate.hpp) that asks the
+/// session again: admits().
+///
 /// Every state may end the session; each end is recorded once, as a verdict event that denies or as a
 /// flow-end event. Whatever is not said by name ends in a reset of the guest's connection.
 ///
@@ -60,7 +66,7 @@ struct SessionContext {
 ///     Peek           goes on under the new policy; a SYN verdict other than defer settles it at once
 ///     Dial, Relay    allowed: goes on under the new policy. Denied: cut, drained or kept
 ///     otherwise      is ending already, and is left alone
-class Session : public std::enable_shared_from_this<Session> {
+class Session : public std::enable_shared_from_this<Session>, private FlightGate::Judge {
   public:
     Session(SessionContext& context, boost::asio::ip::tcp::socket guest_socket, std::uint64_t id);
 
@@ -110,6 +116,12 @@ class Session : public std::enable_shared_from_this<Session> {
     boost::asio::awaitable<void> say_and_close(std::string_view bytes);
     boost::asio::awaitable<Result<boost::asio::ip::tcp::socket>> dial() const;
     boost::asio::awaitable<void> relay(boost::asio::ip::tcp::socket upstream);
+    boost::asio::awaitable<void> relay_gated(boost::asio::ip::tcp::socket upstream);
+
+    /// How the gate has to begin; nothing if what the guest says next is not judged.
+    [[nodiscard]] std::optional<FlightGate::Stage> gate_stage() const;
+    bool admits(const policy::FirstFlight& flight, std::string_view reason) override;
+    [[nodiscard]] bool judges_every_request() const override;
 
     void publish_verdict();
     void publish_end(std::string how, std::string_view who);

@@ -71,7 +71,7 @@ Result<std::unique_ptr<Worker>> Worker::create(const WorkerSettings& settings, K
     worker->relay_ = std::move(*relay);
     Worker* self = worker.get();
     worker->session_context_ = std::make_unique<SessionContext>(SessionContext{
-        settings.session, kernel, events, *worker->relay_,
+        settings.session, kernel, events, *worker->relay_, worker->gated_relay_,
         [self](GuestId id) { return self->find_guest(id); }, [self] { return self->host_addresses_; }});
     return worker;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "net/gated_relay.hpp"
 #include "net/relay.hpp"
 #include "proxy/dns_resolver.hpp"
 #include "proxy/dns_tcp_server.hpp"
@@ -107,6 +108,7 @@ class Worker {
     boost::asio::io_context context_{1};
     Listeners listeners_;
     std::unique_ptr<net::Relay> relay_;
+    net::GatedRelay gated_relay_;
     std::shared_ptr<const std::vector<IpAddress>> host_addresses_ =
         std::make_shared<const std::vector<IpAddress>>();
     std::unordered_map<GuestId, std::shared_ptr<const Guest>> guests_;
