@@ -106,6 +106,7 @@ std::vector<ChangedSetting> changed_settings(const Policy& before, const Policy&
     compare_word("tls.ech", &Policy::ech, kEchWords);
     compare_word("http.host", &Policy::http_host, kHttpHostWords);
     compare("deny.live_flows", live_flows_text(before), live_flows_text(after));
+    compare_word("deny.style", &Policy::deny_style, kDenyStyleWords);
     compare("deny.text", before.deny_text, after.deny_text);
     return changed;
 }

@@ -132,6 +132,7 @@ struct Rule {
 enum class NoSni : std::uint8_t { kDeny, kCache };
 enum class Ech : std::uint8_t { kOuter, kDeny, kStrip };
 enum class HttpHost : std::uint8_t { kEvery, kFirst, kIgnore };
+enum class DenyStyle : std::uint8_t { kReadable, kReset };
 enum class LiveFlows : std::uint8_t { kCut, kDrain, kKeep };
 
 /// [dns]: what a guest may ask, besides what the rules say of names. 0 is no limit.
@@ -156,6 +157,8 @@ struct Policy {
     DnsSettings dns;
     LiveFlows live_flows = LiveFlows::kCut;
     std::chrono::seconds drain{30};
+    /// What a denied first flight gets: an alert or a page in its own protocol, or a reset.
+    DenyStyle deny_style = DenyStyle::kReadable;
     /// Added to readable denials; printable UTF-8 of at most 200 bytes.
     std::string deny_text;
     /// The file it came from, for messages; may be empty.

@@ -386,6 +386,8 @@ bool read_http(Reader& reader, const Node& node, Policy& policy) {
 bool read_deny(Reader& reader, const Node& node, Policy& policy) {
     static constexpr Reader::Field<Policy> kFields[] = {
         {"live_flows", read_live_flows},
+        {"style", [](Reader& r, const Node& n,
+                     Policy& p) { return r.word(n, "value of style", kDenyStyleWords, p.deny_style); }},
         {"text", read_deny_text},
     };
     return reader.fields(node, "[deny]", kFields, policy);

@@ -4,7 +4,7 @@
 #include "policy/model.hpp"
 #include "policy/words.hpp"
 
-// The words of the [dns], [tls] and [http] tables.
+// The words of the [dns], [tls], [http] and [deny] tables.
 namespace tapgate::policy {
 
 /// Of `resolve`, for DnsSettings::only_allowed_names.
@@ -14,5 +14,7 @@ inline constexpr Words<Ech, 3> kEchWords = {
     {{"outer", Ech::kOuter}, {"deny", Ech::kDeny}, {"strip", Ech::kStrip}}};
 inline constexpr Words<HttpHost, 3> kHttpHostWords = {
     {{"every", HttpHost::kEvery}, {"first", HttpHost::kFirst}, {"ignore", HttpHost::kIgnore}}};
+inline constexpr Words<DenyStyle, 2> kDenyStyleWords = {
+    {{"readable", DenyStyle::kReadable}, {"reset", DenyStyle::kReset}}};
 
 } // namespace tapgate::policy

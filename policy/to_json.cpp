@@ -116,7 +116,9 @@ std::string to_json(const Policy& policy) {
     object["tls"] = json::object{{"no_sni", word(word_for(policy.no_sni, kNoSniWords))},
                                  {"ech", word(word_for(policy.ech, kEchWords))}};
     object["http"] = json::object{{"host", word(word_for(policy.http_host, kHttpHostWords))}};
-    object["deny"] = json::object{{"live_flows", live_flows_text(policy)}, {"text", policy.deny_text}};
+    object["deny"] = json::object{{"live_flows", live_flows_text(policy)},
+                                  {"style", word(word_for(policy.deny_style, kDenyStyleWords))},
+                                  {"text", policy.deny_text}};
     return json::serialize(object);
 }
 

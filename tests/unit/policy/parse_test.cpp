@@ -45,6 +45,7 @@ ech    = "strip"
 host   = "first"
 [deny]
 live_flows = "drain 2m"
+style      = "reset"
 text       = "ask platform@example.com, süß"
 )";
 
@@ -73,6 +74,7 @@ TEST(Parse, every_field_of_the_toml_form_is_read) {
     EXPECT_EQ(policy.http_host, HttpHost::kFirst);
     EXPECT_EQ(policy.live_flows, LiveFlows::kDrain);
     EXPECT_EQ(policy.drain, std::chrono::minutes(2));
+    EXPECT_EQ(policy.deny_style, DenyStyle::kReset);
     EXPECT_EQ(policy.deny_text, "ask platform@example.com, süß");
     EXPECT_EQ(policy.source, "p");
 }
@@ -113,6 +115,7 @@ TEST(Parse, a_policy_written_as_json_reads_back_the_same) {
         EXPECT_EQ(format_rule(again.rules[i]), format_rule(first.rules[i]));
     EXPECT_EQ(again.groups, first.groups);
     EXPECT_EQ(again.deny_text, first.deny_text);
+    EXPECT_EQ(again.deny_style, first.deny_style);
     EXPECT_EQ(again.dns.only_allowed_names, first.dns.only_allowed_names);
     EXPECT_EQ(again.dns.names_per_zone, first.dns.names_per_zone);
     EXPECT_EQ(again.drain, first.drain);
