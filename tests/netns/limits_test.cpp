@@ -4,6 +4,9 @@
 
 #include <fmt/format.h>
 
+#include <atomic>
+#include <thread>
+
 // Every quantity a guest controls has a cap and a counter, and one guest at its caps does not slow another
 // (I8).
 namespace tapgate::test {
@@ -76,8 +79,39 @@ TEST_P(Limits, sessions_over_the_cap_are_reset_and_room_is_given_back) {
         EXPECT_PRED1(was_reset, exchange(guest(), server(kServer, kPort), "ping"));
         EXPECT_EQ(world().daemon.drops("session-cap"), before + 1);
         expect_other_guest_unharmed();
+        for (TcpStream& stream : held) {
+            stream.send("pong");
+            EXPECT_EQ(stream.receive(4).bytes, "pong") << "what was there before goes on";
+        }
     }
     EXPECT_TRUE(wait_until(session_works));
+}
+
+TEST_P(Limits, B35_a_guest_that_connects_without_end_does_not_keep_another_from_it) {
+    std::atomic<bool> is_over{false};
+    std::atomic<unsigned> refused{0};
+    std::thread flood([&] {
+        while (!is_over) {
+            auto stream = TcpStream::connect(guest(), server(kServer, kPort));
+            if (!stream || stream->receive_some(1).end == End::kReset)
+                ++refused;
+        }
+    });
+    {
+        // Silent, and in every place that the guest has: the flood finds none.
+        std::vector<TcpStream> held;
+        while (held.size() < kSessions) {
+            auto stream = TcpStream::connect(guest(), server(kServer, kPort));
+            if (stream && stream->send("ping") == 0 && stream->receive(4).bytes == "ping")
+                held.push_back(std::move(*stream));
+        }
+        EXPECT_TRUE(wait_until([&] { return refused > 20; }));
+        for (int i = 0; i < 20; ++i)
+            expect_other_guest_unharmed();
+        is_over = true;
+        flood.join();
+    }
+    EXPECT_TRUE(wait_until([] { return world().daemon.flows().empty(); }));
 }
 
 TEST_P(Limits, half_open_connections_are_capped) {

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "harness/tls_hello_builder.hpp"
 #include "harness/wait.hpp"
+#include "netns/events.hpp"
 #include "netns/world.hpp"
 
+#include <atomic>
 #include <chrono>
 
 // What the first flight, the bindings and the policy say together: the behaviour that defines tapgate.
@@ -12,6 +14,7 @@ namespace {
 using std::chrono::steady_clock;
 
 constexpr std::chrono::milliseconds kPeek{2000};
+constexpr std::chrono::milliseconds kServerFirst{300};
 constexpr std::size_t kPeekBytes = 8192;
 constexpr unsigned kShared = 12;
 constexpr unsigned kSuffix = 14;
@@ -24,7 +27,7 @@ class PeekPolicy : public WorldTest<PeekPolicy> {
   public:
     static std::unique_ptr<World> make_world() {
         DaemonConfig config;
-        config.timers = "peek_ms = 2000\npeek_bytes = 8192";
+        config.timers = "peek_ms = 2000\nserver_first_ms = 300\npeek_bytes = 8192";
         return std::make_unique<World>(
             config, std::vector<std::string>{
                         dual_stack("shared-a.test", kShared), dual_stack("shared-b.test", kShared),
@@ -139,16 +142,99 @@ TEST_P(PeekPolicy, peek_ends_at_its_deadline) {
     EXPECT_EQ(shared_.accepted(), 0U);
 }
 
-TEST_P(PeekPolicy, a_silent_client_of_a_bound_address_is_connected_at_the_deadline) {
-    const TcpServer banner(world().topology.internet(), server(kShared, 2525),
-                           [](TcpStream& stream) { stream.send("220 hello\n"); });
+TEST_P(PeekPolicy, a_server_that_speaks_first_is_connected_after_a_short_silence) {
+    const TcpServer banner(world().topology.internet(), server(kShared, 2525), [](TcpStream& stream) {
+        stream.send("220 hello\n");
+        stream.send(stream.receive(13).bytes);
+    });
     load({"allow@shared-a.test:tcp:2525"});
     resolve(world(), family(), "shared-a.test");
     const auto start = steady_clock::now();
     auto stream = TcpStream::connect(guest(), banner.endpoint());
     ASSERT_TRUE(stream.has_value());
     EXPECT_EQ(stream->receive(10).bytes, "220 hello\n");
-    EXPECT_GE(steady_clock::now() - start, kPeek);
+    EXPECT_GE(steady_clock::now() - start, kServerFirst);
+    EXPECT_LT(steady_clock::now() - start, kPeek);
+    stream->send("EHLO client\r\n");
+    EXPECT_EQ(stream->receive(13).bytes, "EHLO client\r\n");
+}
+
+TEST_P(PeekPolicy, B10_a_hello_after_silence_is_judged_before_a_byte_of_it_goes_upstream) {
+    load({"allow@shared-a.test:tcp:443"});
+    resolve(world(), family(), "shared-a.test");
+    const auto after_silence = [&](std::string_view name) {
+        const unsigned before = shared_.accepted();
+        auto stream = TcpStream::connect(guest(), shared_.endpoint());
+        EXPECT_TRUE(stream && wait_until([&] { return shared_.accepted() > before; }));
+        stream->send(client_hello(name));
+        stream->finish();
+        const Received got = stream->receive_to_end();
+        return Outcome{0, got.bytes, got.end};
+    };
+    EXPECT_PRED1(was_denied_by_alert, after_silence("shared-b.test"));
+    EXPECT_PRED1(was_served, after_silence("shared-a.test"));
+    EXPECT_TRUE(wait_until([&] { return shared_.captured().size() == 2; }));
+    EXPECT_EQ(shared_.captured(), (std::vector<std::string>{"", client_hello("shared-a.test")}));
+}
+
+TEST_P(PeekPolicy, B10_a_denial_behind_a_servers_greeting_is_a_reset) {
+    std::atomic<bool> was_spoken_to{false};
+    const TcpServer banner(world().topology.internet(), server(kShared, 2525), [&](TcpStream& stream) {
+        stream.send("220 hello\n");
+        was_spoken_to = !stream.receive_to_end().bytes.empty();
+    });
+    load({"allow@shared-a.test:tcp:2525"});
+    resolve(world(), family(), "shared-a.test");
+    auto stream = TcpStream::connect(guest(), banner.endpoint());
+    ASSERT_TRUE(stream.has_value());
+    EXPECT_EQ(stream->receive(10).bytes, "220 hello\n");
+    stream->send(client_hello("shared-b.test"));
+    const Received got = stream->receive_to_end();
+    EXPECT_EQ(got.bytes, "");
+    EXPECT_EQ(got.end, End::kReset);
+    EXPECT_FALSE(was_spoken_to);
+}
+
+TEST_P(PeekPolicy, silence_where_another_bound_name_is_denied_waits_for_the_name) {
+    load({"allow@dns", "deny@blocked.test:tcp:443", "allow@shared-a.test:tcp:443"});
+    resolve(world(), family(), "shared-a.test");
+    resolve(world(), family(), "blocked.test");
+    auto stream = TcpStream::connect(guest(), shared_.endpoint());
+    ASSERT_TRUE(stream.has_value());
+    EXPECT_EQ(stream->receive(1, 2 * kServerFirst).end, End::kNone) << "not reset at the window";
+    EXPECT_EQ(shared_.accepted(), 0U);
+    stream->send(client_hello("shared-a.test"));
+    stream->finish();
+    const Received got = stream->receive_to_end();
+    EXPECT_PRED1(was_served, (Outcome{0, got.bytes, got.end}));
+
+    auto silent = TcpStream::connect(guest(), shared_.endpoint());
+    ASSERT_TRUE(silent.has_value());
+    EXPECT_EQ(silent->receive_to_end().end, End::kReset);
+    EXPECT_EQ(shared_.accepted(), 1U);
+}
+
+TEST_P(PeekPolicy, a_denial_can_be_a_reset_and_its_flow_is_recorded) {
+    world().daemon.load_policy(policy_text({"allow@shared-a.test:tcp:443"}, "[deny]\nstyle = \"reset\"\n"));
+    resolve(world(), family(), "shared-a.test");
+    const EventMonitor monitor(world().daemon);
+    EXPECT_PRED1(was_reset, exchange(guest(), shared_.endpoint(), client_hello("shared-b.test")));
+    const auto end =
+        monitor.wait_for([](const boost::json::object& event) { return is(event, "type", "flow-end"); });
+    ASSERT_TRUE(end.has_value());
+    EXPECT_TRUE(is(*end, "how", "denied") && is(*end, "who", "daemon") && is(*end, "verdict", "deny"))
+        << boost::json::serialize(*end);
+    EXPECT_TRUE(is(*end, "name", "shared-b.test") && is(*end, "name_source", "sni") &&
+                is(*end, "splice", ""));
+    EXPECT_PRED1(was_served, exchange(guest(), shared_.endpoint(), client_hello("shared-a.test")));
+    const auto served = monitor.wait_for([](const boost::json::object& event) {
+        return is(event, "type", "flow-end") && is(event, "verdict", "allow");
+    });
+    ASSERT_TRUE(served.has_value());
+    EXPECT_TRUE(is(*served, "how", "finished") && is(*served, "who", "guest"))
+        << boost::json::serialize(*served);
+    EXPECT_FALSE(is(*served, "splice", ""));
+    EXPECT_EQ(served->at("bytes_down").to_number<unsigned>(), 7U);
 }
 
 TEST_P(PeekPolicy, an_address_rule_needs_no_peek_so_that_servers_may_speak_first) {

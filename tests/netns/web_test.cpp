@@ -2,6 +2,7 @@
 #include "netns/world.hpp"
 
 #include <algorithm>
+#include <chrono>
 
 // The main job with the programs people use: curl in the guest, nginx with TLS in the internet.
 namespace tapgate::test {
@@ -75,6 +76,27 @@ TEST_P(Web, another_sni_at_an_allowed_address_is_refused_with_an_alert) {
     const Completed got = curl_at("www.denied.test", kSite);
     EXPECT_EQ(got.exit_code, kTlsHandshakeFailed);
     EXPECT_NE(got.err.find("access denied"), std::string::npos) << got.err;
+}
+
+TEST_P(Web, openssl_and_python_report_a_refused_name_as_such_and_at_once) {
+    EXPECT_EQ(curl({"https://www.allowed.test/"}).exit_code, 0);
+    const Endpoint site = server(kSite, 443);
+    const std::string python = "import socket, ssl, sys\n"
+                               "context = ssl.create_default_context(cafile=sys.argv[3])\n"
+                               "raw = socket.create_connection((sys.argv[1], 443), timeout=10)\n"
+                               "context.wrap_socket(raw, server_hostname=sys.argv[2])\n";
+    const auto start = std::chrono::steady_clock::now();
+    const Completed openssl = run_program(
+        {"openssl", "s_client", "-connect", site.to_string(), "-servername", "www.denied.test", "-brief"},
+        &guest());
+    EXPECT_NE(openssl.exit_code, 0);
+    EXPECT_NE(openssl.err.find("alert access denied"), std::string::npos) << openssl.err;
+    const Completed py = run_program(
+        {"python3", "-c", python, site.address.to_string(), "www.denied.test", web_.ca_file()}, &guest());
+    EXPECT_NE(py.exit_code, 0);
+    EXPECT_NE(py.err.find("ALERT_ACCESS_DENIED"), std::string::npos) << py.err;
+    EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(8))
+        << "neither may wait for a time-out";
 }
 
 TEST_P(Web, an_address_that_was_never_resolved_is_refused) {

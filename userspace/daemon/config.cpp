@@ -444,6 +444,7 @@ Read<void> read_limits(const DocumentNode& node, LimitSettings& limits) {
 Read<void> read_timers(const DocumentNode& node, TimerSettings& timers) {
     constexpr std::int64_t kMonth = 30 * 86400;
     return read_table(node, {number_field("peek_ms", timers.peek, 1, 60'000),
+                             number_field("server_first_ms", timers.server_first, 1, 60'000),
                              number_field("connect_ms", timers.connect, 1, 300'000),
                              number_field("idle_s", timers.idle, 1, kMonth),
                              number_field("half_closed_s", timers.half_closed, 1, kMonth),

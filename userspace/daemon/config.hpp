@@ -61,6 +61,8 @@ struct LimitSettings {
 
 struct TimerSettings {
     std::chrono::milliseconds peek{5000};
+    /// How long a guest may be silent before its bindings alone may connect it, for servers that speak first.
+    std::chrono::milliseconds server_first{300};
     std::chrono::milliseconds connect{10000};
     /// A session on which neither side has sent a byte for this long is reset.
     std::chrono::seconds idle{3600};

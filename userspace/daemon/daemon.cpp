@@ -167,6 +167,7 @@ Result<void> Daemon::start_workers() {
         settings.count = config_.daemon.workers;
         settings.session.peek_timeout = config_.timers.peek;
         settings.session.peek_bytes = config_.timers.peek_bytes;
+        settings.session.server_first = config_.timers.server_first;
         settings.session.connect_timeout = config_.timers.connect;
         settings.session.idle_timeout = config_.timers.idle;
         settings.session.half_closed_timeout = config_.timers.half_closed;

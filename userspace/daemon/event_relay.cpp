@@ -43,6 +43,9 @@ json::object event_json(const proxy::FlowEndEvent& event, std::chrono::system_cl
     object["source"] = event.source.to_string();
     object["destination"] = event.destination.to_string();
     object["name"] = event.name;
+    object["name_source"] = event.name_source;
+    object["verdict"] = event.verdict;
+    object["splice"] = event.splice;
     object["bytes_up"] = event.bytes_up;
     object["bytes_down"] = event.bytes_down;
     object["duration_ms"] = event.duration.count();

@@ -31,22 +31,27 @@ struct VerdictEvent {
     std::uint64_t generation = 0;
 };
 
-/// The end of a session that was allowed.
+/// The end of a session, one for each that took a place under its guest's cap.
 struct FlowEndEvent {
     std::string guest;
     Endpoint source;
     Endpoint destination;
     std::string name;
+    std::string_view name_source; ///< as in VerdictEvent
+    std::string_view verdict;     ///< the last: "allow", "deny", or "defer" if it ended before there was one
+    std::string_view splice;      ///< what carried it; empty if nothing did
     std::uint64_t bytes_up = 0;
     std::uint64_t bytes_down = 0;
     std::chrono::milliseconds duration{0};
-    std::string how; ///< "finished", "reset", "idle", "cancelled", "failed", "dial-failed", "policy"
+    /// "finished", "reset", "idle", "cancelled", "failed", "dial-failed: ...", "denied", or "policy" (cut by
+    /// a swap)
+    std::string how;
     std::string who; ///< "guest", "upstream" or "daemon"
     /// Of the policy that spoke last on the flow: for "policy" the one that cut it, with the rule that denies
     /// it, else the one that allowed it.
     std::uint64_t generation = 0;
     DecidingRule rule;
-    std::string reason; ///< a sentence for "policy"; else empty
+    std::string reason; ///< a sentence for "policy", the basis for "denied"; else empty
 };
 
 /// A DNS question and what became of it.

@@ -71,6 +71,19 @@ asio::awaitable<void> Session::run() {
         reset_guest();
         co_return;
     }
+
+    // The one place where a session ends: a cancelled coroutine may leave by an exception.
+    struct Record {
+        Session& session;
+
+        ~Record() { session.publish_end(); }
+    };
+
+    const Record record{*this};
+    co_await live();
+}
+
+asio::awaitable<void> Session::live() {
     const std::optional<policy::Decision> decision = co_await judge();
     if (!decision) {
         reset_guest(); // it left, or the session was cancelled, before there was a verdict
@@ -79,8 +92,7 @@ asio::awaitable<void> Session::run() {
     judgement_ = judgement_of(*policy_, *decision);
     publish_verdict();
     if (decision->verdict != policy::Verdict::kAllow) {
-        state_ = State::kRefused;
-        context_.kernel.count_refusal(guest_->ifindex, Refusal::kPolicy);
+        refuse();
         co_await deny_readably();
         co_return;
     }
@@ -90,13 +102,9 @@ asio::awaitable<void> Session::run() {
     add_bindings_in_use(in_use);
     keep(context_.kernel, in_use);
     Result<tcp::socket> upstream = co_await dial();
-    if (is_cut_) {
-        publish_cut();
-        reset_guest();
-        co_return;
-    }
-    if (!upstream) {
-        publish_end("dial-failed: " + upstream.error().message(), "upstream");
+    if (is_cut_ || !upstream) {
+        if (!upstream && upstream.error().errno_value() != ECANCELED)
+            ending_ = {"dial-failed: " + upstream.error().message(), "upstream"};
         reset_guest();
         co_return;
     }
@@ -156,16 +164,29 @@ asio::awaitable<std::optional<policy::Decision>> Session::judge() {
 
     state_ = State::kPeek;
     FirstFlightReader reader(context_.settings.peek_bytes);
-    const bool is_settled = co_await peek(reader);
-    if (swap_verdict_)
-        co_return swap_verdict_;
-    if (!is_settled)
+    const Peeked peeked = co_await peek(reader);
+    switch (peeked) {
+    case Peeked::kGone:
         co_return std::nullopt;
+    case Peeked::kSwapped:
+        co_return swap_verdict_;
+    case Peeked::kSilent:
+        is_unheard_ = true;
+        co_return decide_silence();
+    case Peeked::kSettled:
+        break;
+    }
     facts_.flight = reader.flight();
     flight_reason_ = reader.reason();
     // Peeking takes time: what counts are the bindings at the moment of the verdict.
     facts_.learn(context_.kernel, *guest_, *context_.host_addresses());
     co_return policy::decide_first_flight(*policy_->compiled, facts_.flow(), *facts_.flight);
+}
+
+policy::Decision Session::decide_silence() {
+    facts_.learn(context_.kernel, *guest_, *context_.host_addresses());
+    facts_.flight = policy::FirstFlight{};
+    return policy::decide_first_flight(*policy_->compiled, facts_.flow(), *facts_.flight);
 }
 
 policy::Decision Session::decision_at_syn() const {
@@ -180,34 +201,50 @@ policy::Decision Session::decision_at_syn() const {
     return decision;
 }
 
-asio::awaitable<bool> Session::peek(FirstFlightReader& reader) {
-    const auto deadline = std::chrono::steady_clock::now() + context_.settings.peek_timeout;
-    std::vector<std::uint8_t> buffer(context_.settings.peek_bytes);
+asio::awaitable<Session::Peeked> Session::peek(FirstFlightReader& reader) {
+    const auto deadline = started_ + context_.settings.peek_timeout;
+    auto window_end = std::min(deadline, started_ + context_.settings.server_first);
+    std::vector<std::uint8_t>& buffer = context_.peek_buffer;
+    buffer.resize(context_.settings.peek_bytes);
     std::size_t seen = 0;
     while (!swap_verdict_) {
-        const boost::system::error_code error = co_await net::wait_readable_until(socket_, deadline);
+        const boost::system::error_code error =
+            co_await net::wait_readable_until(socket_, seen == 0 ? window_end : deadline);
+        if (error == asio::error::timed_out && seen == 0 && window_end < deadline) {
+            if (decide_silence().verdict == policy::Verdict::kAllow)
+                co_return Peeked::kSilent;
+            // What it may yet say could be allowed where silence is not.
+            facts_.flight.reset();
+            window_end = deadline;
+            continue;
+        }
         if (error == asio::error::timed_out) {
             reader.finish();
             break;
         }
         const asio::cancellation_state state = co_await asio::this_coro::cancellation_state;
-        if (error == asio::error::operation_aborted && state.cancelled() == asio::cancellation_type::none)
+        const bool is_cancelled = state.cancelled() != asio::cancellation_type::none;
+        if (error == asio::error::operation_aborted && !is_cancelled)
             continue; // woken by a policy swap
-        if (error)
-            co_return false;
+        if (is_cancelled)
+            co_return Peeked::kGone;
         const ssize_t length =
-            ::recv(socket_.native_handle(), buffer.data(), buffer.size(), MSG_PEEK | MSG_DONTWAIT);
+            error ? -1
+                  : ::recv(socket_.native_handle(), buffer.data(), buffer.size(), MSG_PEEK | MSG_DONTWAIT);
         if (length < 0) {
-            if (errno == EAGAIN || errno == EINTR)
+            if (!error && (errno == EAGAIN || errno == EINTR))
                 continue;
-            co_return false;
+            ending_ = {"reset", "guest"};
+            co_return Peeked::kGone;
         }
         const auto size = static_cast<std::size_t>(length);
         if (reader.update(ByteView(buffer).first(size)))
             break;
         if (size == seen) {
-            // Woken without a new byte: by a FIN, or by a kernel short of memory.
-            if (peer_has_finished(socket_)) {
+            // Woken without a new byte: by a FIN, by a kernel short of memory, or by bytes behind urgent
+            // data, where a peek ends. For the last the socket is readable for ever, so the deadline is
+            // looked at here.
+            if (peer_has_finished(socket_) || std::chrono::steady_clock::now() >= deadline) {
                 reader.finish();
                 break;
             }
@@ -218,12 +255,13 @@ asio::awaitable<bool> Session::peek(FirstFlightReader& reader) {
         wake_after(socket_, seen);
     }
     wake_after(socket_, 0);
-    co_return true;
+    co_return swap_verdict_ ? Peeked::kSwapped : Peeked::kSettled;
 }
 
 asio::awaitable<void> Session::deny_readably() {
     const std::optional<policy::FirstFlight>& flight = facts_.flight;
-    if (!flight) {
+    const policy::Policy& policy = policy_->compiled->policy();
+    if (!flight || policy.deny_style == policy::DenyStyle::kReset) {
         reset_guest();
         co_return;
     }
@@ -240,7 +278,7 @@ asio::awaitable<void> Session::deny_readably() {
         const std::string host = flight->name ? flight->name->text() : facts_.destination.to_string();
         const std::string ground =
             judgement_.rule.text.empty() ? judgement_.basis : "rule " + judgement_.rule.text;
-        const std::string page = http_forbidden(host, ground, policy_->compiled->policy().deny_text);
+        const std::string page = http_forbidden(host, ground, policy.deny_text);
         co_await say_and_close(page);
         co_return;
     }
@@ -290,19 +328,18 @@ asio::awaitable<Result<tcp::socket>> Session::dial() const {
 
 asio::awaitable<void> Session::relay(tcp::socket upstream) {
     state_ = State::kRelay;
+    splice_ = context_.relay.name();
     const net::RelayOptions options(context_.settings.idle_timeout, context_.settings.half_closed_timeout,
                                     &counters_);
     tcp::socket guest_socket = std::move(socket_);
     const net::RelayResult result =
         co_await context_.relay.run(std::move(guest_socket), std::move(upstream), options);
-    if (is_cut_ && result.how == net::RelayEnd::kCancelled)
-        publish_cut();
-    else
-        publish_end(std::string(net::relay_end_name(result.how)), net::relay_party_name(result.who));
+    ending_ = {std::string(net::relay_end_name(result.how)), net::relay_party_name(result.who)};
 }
 
 asio::awaitable<void> Session::relay_gated(tcp::socket upstream) {
     state_ = State::kRelay;
+    splice_ = "copy";
     const net::RelayOptions options(context_.settings.idle_timeout, context_.settings.half_closed_timeout,
                                     &counters_);
     const FlightGate::Limits limits{context_.settings.peek_bytes, context_.settings.peek_timeout};
@@ -312,23 +349,25 @@ asio::awaitable<void> Session::relay_gated(tcp::socket upstream) {
     if (result.relay.how == net::RelayEnd::kRefused) {
         // Guest sees: the denial in the language it speaks, or a reset where that could be taken for a part
         // of what the server has sent. Operator sees: a verdict event for what was denied, and this end.
-        state_ = State::kRefused;
-        context_.kernel.count_refusal(guest_->ifindex, Refusal::kPolicy);
-        publish_end("denied", "daemon");
+        refuse();
         if (gate.may_speak() && !result.guest_is_owed)
             co_await deny_readably();
         else
             reset_guest();
         co_return;
     }
-    if (is_cut_ && result.relay.how == net::RelayEnd::kCancelled)
-        publish_cut();
-    else
-        publish_end(std::string(net::relay_end_name(result.relay.how)),
-                    net::relay_party_name(result.relay.who));
+    ending_ = {std::string(net::relay_end_name(result.relay.how)), net::relay_party_name(result.relay.who)};
+}
+
+void Session::refuse() {
+    state_ = State::kRefused;
+    context_.kernel.count_refusal(guest_->ifindex, Refusal::kPolicy);
+    ending_ = {"denied", "daemon"};
 }
 
 std::optional<FlightGate::Stage> Session::gate_stage() const {
+    if (is_unheard_)
+        return FlightGate::Stage::kFirstFlight;
     if (facts_.flight && facts_.flight->kind == FirstFlightKind::kHttp && judges_every_request())
         return FlightGate::Stage::kHttp;
     return std::nullopt;
@@ -361,33 +400,52 @@ void Session::publish_verdict() {
     event.name_source = source_of_name(facts_);
     event.allowed = judgement_.allowed;
     event.rule = judgement_.rule;
-    event.basis = judgement_.basis;
-    if (!flight_reason_.empty() && !event.allowed)
-        event.basis += fmt::format(" ({})", flight_reason_);
+    event.basis = event.allowed ? judgement_.basis : judged_basis();
     event.generation = judgement_.generation;
     context_.events.publish(std::move(event));
 }
 
-void Session::publish_end(std::string how, std::string_view who) {
-    FlowEndEvent event = end_event();
-    event.how = std::move(how);
-    event.who = who;
-    event.generation = judgement_.generation;
-    event.rule = judgement_.rule;
-    context_.events.publish(std::move(event));
-}
-
-FlowEndEvent Session::end_event() const {
+void Session::publish_end() {
     FlowEndEvent event;
     event.guest = guest_->name;
     event.source = source_;
     event.destination = facts_.destination;
     event.name = name_of(facts_);
+    event.name_source = source_of_name(facts_);
+    event.verdict = verdict();
+    event.splice = splice_;
     event.bytes_up = counters_.bytes_up;
     event.bytes_down = counters_.bytes_down;
     event.duration =
         std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - started_);
-    return event;
+    event.how = ending_.how;
+    event.who = ending_.who;
+    event.generation = judgement_.generation;
+    event.rule = judgement_.rule;
+    if (state_ == State::kRefused)
+        event.reason = judged_basis();
+    else if (is_cut_ && ending_.how == "cancelled")
+        tell_cut(event);
+    context_.events.publish(std::move(event));
+}
+
+std::string Session::judged_basis() const {
+    return flight_reason_.empty() ? judgement_.basis
+                                  : fmt::format("{} ({})", judgement_.basis, flight_reason_);
+}
+
+std::string_view Session::verdict() const {
+    switch (state_) {
+    case State::kAccepted:
+    case State::kPeek:
+        return "defer";
+    case State::kRefused:
+        return "deny";
+    case State::kDial:
+    case State::kRelay:
+        break;
+    }
+    return "allow";
 }
 
 void Session::reset_guest() {
@@ -416,25 +474,23 @@ FlowInfo Session::info() const {
     info.guest = guest_ ? guest_->name : "";
     info.source = source_;
     info.destination = facts_.destination;
-    info.verdict = "allow";
+    info.verdict = verdict();
     info.generation = judgement_.generation;
     switch (state_) {
     case State::kAccepted:
     case State::kPeek:
         info.state = "peek";
-        info.verdict = "defer";
         info.generation = policy_ ? policy_->generation : 0;
         break;
     case State::kRefused:
         info.state = "refused";
-        info.verdict = "deny";
         break;
     case State::kDial:
         info.state = "dial";
         break;
     case State::kRelay:
         info.state = "relay";
-        info.splice = context_.relay.name();
+        info.splice = splice_;
         break;
     }
     info.name = name_of(facts_);

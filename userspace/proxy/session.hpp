@@ -34,6 +34,9 @@ namespace tapgate::proxy {
 struct SessionSettings {
     std::chrono::milliseconds peek_timeout{5000};
     std::size_t peek_bytes = proto::kDefaultPeekCap;
+    /// How long a guest may be silent before the bindings alone may admit it, so that the server can speak
+    /// first.
+    std::chrono::milliseconds server_first{300};
     std::chrono::milliseconds connect_timeout{10000};
     std::chrono::seconds idle_timeout{3600};
     std::chrono::seconds half_closed_timeout{300};
@@ -49,6 +52,8 @@ struct SessionContext {
     std::function<std::shared_ptr<const Guest>(GuestId)> find_guest;
     /// Every address of the host itself, never null.
     std::function<std::shared_ptr<const std::vector<IpAddress>>()> host_addresses;
+    /// What peeking reads into, between two waits: a guest that says nothing costs no memory.
+    std::vector<std::uint8_t> peek_buffer = {};
 };
 
 /// One proxied connection, from accept to close (DESIGN 3).
@@ -108,10 +113,20 @@ class Session : public std::enable_shared_from_this<Session>, private FlightGate
 
     /// Finds out whose connection this is and takes a place under the guest's cap; false: to be reset.
     bool admit();
+    /// The verdict; nothing if the guest or the session is gone.
     boost::asio::awaitable<std::optional<policy::Decision>> judge();
     /// The kernel's verdict on the SYN with the rule behind it, if it is of the policy in force.
     [[nodiscard]] policy::Decision decision_at_syn() const;
-    boost::asio::awaitable<bool> peek(FirstFlightReader& reader);
+    /// Why peeking ended.
+    enum class Peeked : std::uint8_t {
+        kSettled, ///< the reader has a flight
+        kSilent,  ///< nothing came within the server-first window, and the bindings admit that
+        kSwapped, ///< swap_verdict_ says what a new policy makes of it
+        kGone,    ///< the guest or the session is
+    };
+    boost::asio::awaitable<Peeked> peek(FirstFlightReader& reader);
+    /// What the policy says of a guest that says nothing.
+    policy::Decision decide_silence();
     boost::asio::awaitable<void> deny_readably();
     boost::asio::awaitable<void> say_and_close(std::string_view bytes);
     boost::asio::awaitable<Result<boost::asio::ip::tcp::socket>> dial() const;
@@ -123,10 +138,15 @@ class Session : public std::enable_shared_from_this<Session>, private FlightGate
     bool admits(const policy::FirstFlight& flight, std::string_view reason) override;
     [[nodiscard]] bool judges_every_request() const override;
 
+    /// The session's life once it is admitted; ending_ says how it ended.
+    boost::asio::awaitable<void> live();
+    /// Notes that the guest is denied; to be told by the caller.
+    void refuse();
+
     void publish_verdict();
-    void publish_end(std::string how, std::string_view who);
-    /// What every end of a flow tells.
-    [[nodiscard]] FlowEndEvent end_event() const;
+    void publish_end();
+    [[nodiscard]] std::string judged_basis() const;
+    [[nodiscard]] std::string_view verdict() const;
     void reset_guest();
 
     // Policy swaps, session_swap.cpp.
@@ -134,7 +154,7 @@ class Session : public std::enable_shared_from_this<Session>, private FlightGate
     void drain_until(std::chrono::steady_clock::time_point deadline);
     /// Ends a flow that denied_by_ denies; its end is recorded as such.
     void cut();
-    void publish_cut();
+    void tell_cut(FlowEndEvent& event) const;
 
     SessionContext& context_;
     boost::asio::ip::tcp::socket socket_;
@@ -151,6 +171,8 @@ class Session : public std::enable_shared_from_this<Session>, private FlightGate
     KernelState::Pending at_syn_;
     SessionFacts facts_;
     std::string_view flight_reason_;
+    /// The guest was silent when it was admitted: its first bytes are still to be judged.
+    bool is_unheard_ = false;
     /// Settles a session in peek: the SYN verdict of a policy that came meanwhile, if not defer.
     std::optional<policy::Decision> swap_verdict_;
     Judgement judgement_;                // the last that was no denial by a swap
@@ -159,6 +181,15 @@ class Session : public std::enable_shared_from_this<Session>, private FlightGate
     boost::asio::steady_timer drain_timer_;
     std::optional<std::chrono::steady_clock::time_point> drain_deadline_;
     net::RelayCounters counters_;
+    std::string_view splice_; ///< what carries it, once something does
+
+    struct Ending {
+        std::string how;
+        std::string_view who;
+    };
+
+    /// What is recorded if nothing else is said: cancelled by the daemon, for its own end or the guest's.
+    Ending ending_{"cancelled", "daemon"};
 };
 
 } // namespace tapgate::proxy

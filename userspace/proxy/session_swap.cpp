@@ -95,8 +95,7 @@ void Session::cut() {
     cancel();
 }
 
-void Session::publish_cut() {
-    FlowEndEvent event = end_event();
+void Session::tell_cut(FlowEndEvent& event) const {
     event.how = "policy";
     event.who = "daemon";
     event.generation = denied_by_->generation;
@@ -107,7 +106,6 @@ void Session::publish_cut() {
                              rule.line, rule.text);
     event.reason = fmt::format("{} by policy {} generation {}: {}", drain_deadline_ ? "drained" : "cut",
                                policy_->name, denied_by_->generation, ground);
-    context_.events.publish(std::move(event));
 }
 
 } // namespace tapgate::proxy

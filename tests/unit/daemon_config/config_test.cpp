@@ -53,6 +53,7 @@ TEST(Config, an_empty_file_gives_the_defaults) {
     EXPECT_EQ(config.limits.dns_connections, 16U);
     EXPECT_EQ(config.limits.dns_in_flight, 512U);
     EXPECT_EQ(config.timers.peek, 5s);
+    EXPECT_EQ(config.timers.server_first, 300ms);
     EXPECT_EQ(config.timers.connect, 10s);
     EXPECT_EQ(config.timers.idle, 1h);
     EXPECT_EQ(config.timers.half_closed, 5min);
@@ -90,6 +91,7 @@ dns_in_flight = 14
 
 [timers]
 peek_ms = 100
+server_first_ms = 50
 connect_ms = 200
 idle_s = 300
 half_closed_s = 400
@@ -145,6 +147,7 @@ file = "/srv/abs.json"
     EXPECT_EQ(config.limits.dns_connections, 3U);
     EXPECT_EQ(config.limits.dns_in_flight, 14U);
     EXPECT_EQ(config.timers.peek, 100ms);
+    EXPECT_EQ(config.timers.server_first, 50ms);
     EXPECT_EQ(config.timers.connect, 200ms);
     EXPECT_EQ(config.timers.idle, 300s);
     EXPECT_EQ(config.timers.half_closed, 400s);
