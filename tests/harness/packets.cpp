@@ -160,7 +160,7 @@ Seen read_frame(ByteView bytes) {
 } // namespace
 
 Bytes tcp_segment(const Endpoint& from, const Endpoint& to, std::uint8_t flags, std::uint32_t seq,
-                  std::uint32_t ack, const Bytes& payload) {
+                  std::uint32_t ack, const Bytes& payload, const TcpOptions& options) {
     Bytes segment;
     put16(segment, from.port);
     put16(segment, to.port);
@@ -168,8 +168,9 @@ Bytes tcp_segment(const Endpoint& from, const Endpoint& to, std::uint8_t flags, 
     put32(segment, ack);
     segment.push_back(0x50); // five words, no options
     segment.push_back(flags);
-    put16(segment, 65535);
-    put32(segment, 0); // checksum and urgent pointer
+    put16(segment, options.window);
+    put16(segment, 0); // checksum
+    put16(segment, options.urgent);
     append(segment, payload);
     finish_transport(segment, 16, from, to, kProtocolTcp);
     return segment;

@@ -32,9 +32,16 @@ inline constexpr std::uint8_t kTcpRst = 0x04;
 inline constexpr std::uint8_t kTcpPsh = 0x08;
 inline constexpr std::uint8_t kTcpAck = 0x10;
 
+/// Fields of a TCP header that hardly anybody sets.
+struct TcpOptions {
+    std::uint16_t window = 65535;
+    std::uint16_t urgent = 0;
+};
+
 /// A TCP segment or UDP datagram with its checksum right for these addresses.
 [[nodiscard]] Bytes tcp_segment(const Endpoint& from, const Endpoint& to, std::uint8_t flags,
-                                std::uint32_t seq, std::uint32_t ack, const Bytes& payload = {});
+                                std::uint32_t seq, std::uint32_t ack, const Bytes& payload = {},
+                                const TcpOptions& options = {});
 [[nodiscard]] Bytes udp_datagram(const Endpoint& from, const Endpoint& to, const Bytes& payload);
 
 /// An IP packet of the addresses' version around `payload`.
