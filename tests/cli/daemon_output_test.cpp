@@ -286,7 +286,7 @@ TEST(Output, dns_show) {
                     {"dns", "show"}),
               R"(
 GUEST  NAME           ADDRESS        ALIASES                RESOLVER      AGE  EXPIRES IN  FLOWS
-vm1    a.test         203.0.113.1    c.cdn.test d.cdn.test  203.0.113.53  1s   59s         2
+vm1    a.test         203.0.113.1    c.cdn.test,d.cdn.test  203.0.113.53  1s   59s         2
 vm1    b\x1b[2J.test  2001:db8:3::1  -                      -             -    1d00h       -
 )");
 }
