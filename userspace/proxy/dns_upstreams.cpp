@@ -22,7 +22,7 @@ std::vector<Endpoint> DnsUpstreams::in_order() const {
     for (const Entry& entry : entries_)
         order.push_back(&entry);
     // An empty time sorts before any other; among equals the configured place decides.
-    std::ranges::stable_sort(order, {}, &Entry::failed_at);
+    std::ranges::sort(order, {}, [](const Entry* entry) { return std::pair(entry->failed_at, entry); });
     std::vector<Endpoint> endpoints;
     for (const Entry* entry : order)
         endpoints.push_back(entry->endpoint);
