@@ -40,6 +40,7 @@ class Swap : public WorldTest<Swap> {
     static std::unique_ptr<World> make_world() {
         DaemonConfig config;
         config.policy = wide();
+        config.timers = "server_first_ms = 5000"; // a silent guest stays in peek
         return std::make_unique<World>(config,
                                        std::vector<std::string>{dual_stack("www.open.test", kServer)});
     }
