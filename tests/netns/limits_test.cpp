@@ -108,7 +108,8 @@ TEST_P(Limits, B35_a_guest_that_connects_without_end_does_not_keep_another_from_
             }
         });
         EXPECT_TRUE(wait_until([&] { return refused > 20; }));
-        for (int i = 0; i < 20; ++i)
+        // Few enough for the cap on its own queries.
+        for (unsigned i = 0; i < kQueries / 4; ++i)
             expect_other_guest_unharmed();
         is_over = true;
         flood.join();
