@@ -86,7 +86,7 @@ Result<void> Daemon::start_parts() {
     if (!datapath)
         return fail(datapath.error());
     datapath_ = std::move(*datapath);
-    kernel_ = std::make_unique<KernelAdapter>(context_, *datapath_);
+    kernel_ = std::make_unique<KernelAdapter>(context_, *datapath_, config_.dns.min_ttl.count() == 0);
     policies_ = std::make_unique<PolicyStore>(datapath_->last_generation() + 1, *kernel_);
     if (const auto loaded = load_policies(*prepared); !loaded)
         return loaded;

@@ -90,7 +90,8 @@ void KernelAdapter::evict(proxy::GuestId guest, std::size_t count) {
 
 void KernelAdapter::keep_binding(proxy::GuestId guest, const IpAddress& address, std::string_view name,
                                  BootClock::time_point until) {
-    datapath_.keep_binding(guest, address, name, until);
+    if (!exact_lifetimes_)
+        datapath_.keep_binding(guest, address, name, until);
 }
 
 void KernelAdapter::count_refusal(unsigned ifindex, proxy::Refusal refusal) {

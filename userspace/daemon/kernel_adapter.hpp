@@ -15,9 +15,10 @@ namespace tapgate::daemon {
 /// Lets the proxy and the policy store see the datapath without knowing it.
 class KernelAdapter final : public proxy::KernelState, public PolicyInstaller {
   public:
-    /// `context` is the main thread's; `datapath` outlives this.
-    KernelAdapter(boost::asio::io_context& context, datapath::Datapath& datapath)
-        : context_(context), datapath_(datapath) {}
+    /// `context` is the main thread's; `datapath` outlives this. Under exact lifetimes nothing is kept beyond
+    /// its TTL, whoever uses it.
+    KernelAdapter(boost::asio::io_context& context, datapath::Datapath& datapath, bool exact_lifetimes)
+        : context_(context), datapath_(datapath), exact_lifetimes_(exact_lifetimes) {}
 
     std::optional<Pending> take_pending(const Endpoint& guest, const Endpoint& destination) override;
     std::vector<BoundName> bound_names(proxy::GuestId guest, const IpAddress& address) override;
@@ -35,6 +36,7 @@ class KernelAdapter final : public proxy::KernelState, public PolicyInstaller {
 
     boost::asio::io_context& context_;
     datapath::Datapath& datapath_;
+    bool exact_lifetimes_;
     /// For whom room was made in the last second.
     std::unordered_map<proxy::GuestId, std::chrono::steady_clock::time_point> evicted_;
 };
