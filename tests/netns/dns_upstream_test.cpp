@@ -6,6 +6,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
+#include <fstream>
 #include <mutex>
 
 // What the daemon makes of its trusted resolvers: dead ones, failing ones, and what they say.
@@ -134,13 +136,17 @@ class Upstreams : public testing::TestWithParam<const Family*> {
     }
 
     void start(const std::string& policy) {
+        start(policy, fmt::format("upstreams = [\"{}\", \"{}\"]\ntimeout_ms = 400",
+                                  Endpoint{family().resolver, kDns}.to_string(),
+                                  Endpoint{family().server(kSecond), kDns}.to_string()));
+    }
+
+    void start(const std::string& policy, const std::string& dns) {
         daemon_.reset();
         DaemonConfig config;
         config.policy = policy;
         config.daemon = "workers = 1";
-        config.dns = fmt::format("upstreams = [\"{}\", \"{}\"]\ntimeout_ms = 400",
-                                 Endpoint{family().resolver, kDns}.to_string(),
-                                 Endpoint{family().server(kSecond), kDns}.to_string());
+        config.dns = dns;
         daemon_ = std::make_unique<Daemon>(topology_, config);
     }
 
@@ -290,6 +296,47 @@ TEST_P(Upstreams, an_answer_to_another_question_over_tcp_is_none) {
     second_.play_dead();
     const auto reply = ask_gateway_over_tcp("www.allowed.test");
     EXPECT_TRUE(reply && reply->rcode == kServFail && reply->addresses.empty());
+    EXPECT_EQ(daemon_->bindings("www.allowed.test"), std::vector<std::string>{});
+}
+
+TEST_P(Upstreams, resolv_conf_is_read_again_when_it_changes) {
+    // Beside the daemon's folder, which goes with the daemon.
+    const std::filesystem::path file = daemon_->config_file().parent_path().parent_path() / "resolv.conf";
+    const auto write = [&](const IpAddress& resolver) {
+        // As resolvconf and its kin do: aside, then into place.
+        const std::filesystem::path aside = file.string() + ".new";
+        std::ofstream(aside) << "search allowed.test\nnameserver " << resolver.to_string() << "\n";
+        std::filesystem::rename(aside, file);
+    };
+    const AnswerRecords records{{record("www.allowed.test", right())}, {}, {}};
+    first_.answer(records);
+    second_.answer(records);
+    write(family().resolver);
+    start(policy_text({"allow@*.allowed.test:tcp:443"}), "resolv_conf = \"" + file.string() + "\"");
+    expect_address(ask_gateway("www.allowed.test"), right());
+    EXPECT_EQ(first_.asked().size(), 1U);
+    EXPECT_EQ(second_.asked().size(), 0U);
+    write(family().server(kSecond));
+    EXPECT_TRUE(wait_until([&] {
+        const boost::json::object status = daemon_->ask({"status", "show"});
+        return std::string_view(status.at("upstreams").as_array().at(0).at("address").as_string())
+            .contains(family().server(kSecond).to_string());
+    }));
+    expect_address(ask_gateway("www.allowed.test"), right());
+    EXPECT_EQ(first_.asked().size(), 1U);
+    EXPECT_EQ(second_.asked().size(), 1U);
+}
+
+TEST_P(Upstreams, an_answer_in_fragments_larger_than_we_asked_for_is_servfail_and_binds_nothing) {
+    std::vector<std::string> many;
+    for (unsigned i = 0; i < 100; ++i)
+        many.push_back(record("www.allowed.test", family().server(100 + i)));
+    const Bytes whole = make_answer(make_query(1, "www.allowed.test", family().record), {many, {}, {}});
+    ASSERT_GT(whole.size(), 1500U);
+    first_.answer({many, {}, {}});
+    const auto reply = ask_gateway("www.allowed.test");
+    ASSERT_TRUE(reply.has_value());
+    EXPECT_EQ(reply->rcode, kServFail);
     EXPECT_EQ(daemon_->bindings("www.allowed.test"), std::vector<std::string>{});
 }
 
