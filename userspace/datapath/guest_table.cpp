@@ -79,8 +79,8 @@ Result<std::uint32_t> GuestTable::new_slot() {
     for (std::uint32_t* counter : {&state.half_open, &state.dns_pending, &state.bindings, &state.event_count,
                                    &state.names, &state.chains, &state.query_count, &state.prohibition_count})
         std::atomic_ref(*counter).store(0);
-    for (__u64* word : {&state.mac, &state.event_second, &state.evicted, &state.query_second,
-                        &state.prohibition_second})
+    for (__u64* word :
+         {&state.mac, &state.event_second, &state.evicted, &state.query_second, &state.prohibition_second})
         std::atomic_ref(*word).store(0);
     return slot;
 }

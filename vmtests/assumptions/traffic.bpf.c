@@ -4,6 +4,7 @@
 #include <linux/if_ether.h>
 #include <linux/in.h>
 #include <linux/ip.h>
+#include <linux/ipv6.h>
 #include <linux/pkt_cls.h>
 #include <linux/tcp.h>
 #include <bpf/bpf_endian.h>
@@ -44,6 +45,20 @@ SEC("tc")
 int drop_udp(struct __sk_buff *skb)
 {
 	if (!is_ipv4_udp(skb))
+		return TC_ACT_UNSPEC;
+	__sync_fetch_and_add(&dropped, 1);
+	return TC_ACT_SHOT;
+}
+
+/* IPv6 without extension headers. */
+SEC("tc")
+int drop_ipv6_udp(struct __sk_buff *skb)
+{
+	__u8 protocol;
+
+	if (skb->protocol != bpf_htons(ETH_P_IPV6) ||
+	    bpf_skb_load_bytes(skb, ETH_HLEN + __builtin_offsetof(struct ipv6hdr, nexthdr), &protocol, 1) ||
+	    protocol != IPPROTO_UDP)
 		return TC_ACT_UNSPEC;
 	__sync_fetch_and_add(&dropped, 1);
 	return TC_ACT_SHOT;
