@@ -112,9 +112,12 @@ std::vector<std::uint8_t> question(const policy::Name& name) {
 std::vector<std::uint8_t> packet_to(const IpAddress& destination, std::uint8_t protocol,
                                     const std::vector<std::uint8_t>& payload) {
     const bool v4 = destination.is_v4();
-    std::vector<std::uint8_t> packet(kHostMac.begin(), kHostMac.end());
-    packet.insert(packet.end(), kGuestMac.begin(), kGuestMac.end());
-    append(packet, htons(v4 ? ETH_P_IP : ETH_P_IPV6));
+    ethhdr ethernet{};
+    std::ranges::copy(kHostMac, ethernet.h_dest);
+    std::ranges::copy(kGuestMac, ethernet.h_source);
+    ethernet.h_proto = htons(v4 ? ETH_P_IP : ETH_P_IPV6);
+    std::vector<std::uint8_t> packet;
+    append(packet, ethernet);
     const IpAddress source = guest_address(v4);
     if (v4) {
         iphdr ip{};

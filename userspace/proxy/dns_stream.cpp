@@ -3,6 +3,7 @@
 
 #include "base/result.hpp"
 
+#include <algorithm>
 #include <utility>
 
 namespace tapgate::proxy {
@@ -31,9 +32,10 @@ std::optional<std::vector<std::uint8_t>> DnsStreamReader::next() {
 
 std::vector<std::uint8_t> dns_frame(ByteView message) {
     TAPGATE_ASSERT(message.size() <= UINT16_MAX);
-    std::vector<std::uint8_t> frame = {static_cast<std::uint8_t>(message.size() >> 8U),
-                                       static_cast<std::uint8_t>(message.size() & 0xffU)};
-    frame.insert(frame.end(), message.begin(), message.end());
+    std::vector<std::uint8_t> frame(sizeof(std::uint16_t) + message.size());
+    frame[0] = static_cast<std::uint8_t>(message.size() >> 8U);
+    frame[1] = static_cast<std::uint8_t>(message.size() & 0xffU);
+    std::ranges::copy(message, frame.begin() + sizeof(std::uint16_t));
     return frame;
 }
 
