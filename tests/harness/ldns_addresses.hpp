@@ -61,9 +61,38 @@ inline void add_hints(const std::vector<std::uint8_t>& rdata, std::set<IpAddress
     }
 }
 
+/// Where the records of a message begin is said by RDLENGTH. ldns 1.8.3 takes what an RDATA has beyond the
+/// fields of its type for the next record, and says nothing; then it speaks of another message.
+inline bool has_lost_its_place(const ldns_rr_list* answer, std::span<const std::uint8_t> message) {
+    constexpr std::size_t kHeader = 12;
+    constexpr std::size_t kQuestionTail = 4;
+    constexpr std::size_t kRecordTail = 10; // type, class, TTL, RDLENGTH
+    std::size_t at = kHeader;
+    const auto skip_name = [&] {
+        ldns_rdf* name = nullptr;
+        const bool is_read = ldns_wire2dname(&name, message.data(), message.size(), &at) == LDNS_STATUS_OK;
+        ldns_rdf_deep_free(name);
+        return is_read;
+    };
+    if (!skip_name())
+        return true;
+    at += kQuestionTail;
+    for (std::size_t i = 0; i < ldns_rr_list_rr_count(answer); ++i) {
+        if (!skip_name() || at + kRecordTail > message.size())
+            return true;
+        const auto u16 = [&](std::size_t offset) {
+            return message[at + offset] * 256U + message[at + offset + 1];
+        };
+        if (static_cast<unsigned>(ldns_rr_get_type(ldns_rr_list_rr(answer, i))) != u16(0))
+            return true;
+        at += kRecordTail + u16(kRecordTail - 2);
+    }
+    return false;
+}
+
 /// What the answer section says of the question name, by the records as ldns has them: a third opinion on
 /// derive_addresses() and on BPF. For messages that were found to be well-formed; empty if ldns, which looks
-/// into every RDATA, refuses one.
+/// into every RDATA, refuses one or loses its place.
 inline std::optional<std::set<IpAddress>> addresses_by_ldns(std::span<const std::uint8_t> message) {
     ldns_pkt* read = nullptr;
     if (ldns_wire2pkt(&read, message.data(), message.size()) != LDNS_STATUS_OK)
@@ -75,6 +104,8 @@ inline std::optional<std::set<IpAddress>> addresses_by_ldns(std::span<const std:
         static_cast<unsigned>(ldns_pkt_get_rcode(packet)) != 0)
         return addresses;
     const ldns_rr_list* const answer = ldns_pkt_answer(packet);
+    if (has_lost_its_place(answer, message))
+        return std::nullopt;
     std::string name = ldns_lower_wire(ldns_rr_owner(ldns_rr_list_rr(ldns_pkt_question(packet), 0)));
     const auto is_of = [&name](const ldns_rr* rr, unsigned type) {
         return static_cast<unsigned>(ldns_rr_get_type(rr)) == type &&

@@ -3,6 +3,7 @@
 
 #include "harness/process.hpp"
 #include "harness/sandbox.hpp"
+#include "harness/wait.hpp"
 
 #include <fmt/format.h>
 
@@ -31,6 +32,24 @@ void set_sysctl(const NetNs& ns, const std::string& name, const std::string& val
 /// Duplicate address detection would hold up every IPv6 address for a second.
 void disable_dad(const NetNs& ns) {
     set_sysctl(ns, "ipv6/conf/default/accept_dad", "0");
+}
+
+/// Waits until the kernel's link watch has seen `link` up: before, it has no multicast route, so that nobody
+/// can solicit its IPv6 address. The link watch may wait for a second, unless someone asks for the link.
+void wait_for_ipv6(const NetNs& ns, const std::string& link) {
+    must_run({"ip", "link", "show", "dev", link}, &ns);
+    const bool is_ready = wait_until([&] {
+        return ns.run([&] {
+            std::ifstream routes("/proc/thread-self/net/ipv6_route");
+            for (std::string line; std::getline(routes, line);) {
+                if (line.starts_with("ff") && line.ends_with(" " + link))
+                    return true;
+            }
+            return false;
+        });
+    });
+    if (!is_ready)
+        throw std::runtime_error("no IPv6 on " + link);
 }
 
 } // namespace
@@ -76,6 +95,8 @@ Topology::Topology(unsigned guests) {
                         "link set eth0 up\n"
                         "route add local 203.0.113.0/24 dev lo\n"
                         "route add local 2001:db8:3::/64 dev lo\n");
+    wait_for_ipv6(host_, "wan0");
+    wait_for_ipv6(internet_, "eth0");
     ip_batch(host_, "route add default via 198.51.100.2\n"
                     "route add default via 2001:db8:2::2\n");
     for (unsigned number = 0; number < guests; ++number)
@@ -101,6 +122,8 @@ const GuestNet& Topology::add_guest(unsigned number) {
                                 "address add 2001:db8:1:{2}::1/64 dev {0} nodad\n"
                                 "link set {0} up\n",
                                 guest.tap, 16 * number + 1, number));
+    wait_for_ipv6(guest.ns, "eth0");
+    wait_for_ipv6(host_, guest.tap);
     ip_batch(guest.ns, fmt::format("route add default via 192.0.2.{}\n"
                                    "route add default via 2001:db8:1:{}::1\n",
                                    16 * number + 1, number));

@@ -5,6 +5,8 @@
 #include "proto/dns_message.hpp"
 #include "proto/dns_svcb.hpp"
 
+#include <fmt/format.h>
+
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -21,6 +23,13 @@ namespace {
 int chosen_rounds() {
     const char* const wish = std::getenv("TAPGATE_TEST_QUICK");
     return wish != nullptr && std::string_view(wish) == "1" ? 10'000 : 100'000;
+}
+
+std::string hex(const Bytes& bytes) {
+    std::string text;
+    for (const std::uint8_t byte : bytes)
+        text += fmt::format("{:02x}", byte);
+    return text;
 }
 
 class Generator {
@@ -237,7 +246,7 @@ TEST_F(DnsDifferentialTest, bpf_binds_what_userspace_derives) {
         Bytes bytes = generator.message();
         generator.damage(bytes);
         const Expectation expected = compare(families().begin()[round % 2], bytes, question);
-        ASSERT_FALSE(HasFailure()) << "round " << round << ": " << testing::PrintToString(bytes);
+        ASSERT_FALSE(HasFailure()) << "round " << round << ": " << hex(bytes);
         delivered += expected.delivered;
         bound_any += !expected.addresses.empty();
     }
