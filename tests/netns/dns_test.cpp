@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <utility>
 
 // Only a trusted resolver's answer to this guest's question makes a binding, and it makes it in time (I3,
 // I4).
@@ -27,7 +28,7 @@ std::string record(const std::string& name, const IpAddress& address, unsigned t
 class HostileDns : public testing::TestWithParam<const Family*> {
   protected:
     static void SetUpTestSuite() {
-        topology_ = std::make_unique<Topology>();
+        topology_ = std::make_unique<Topology>(2);
         for (const Family* family : {&ipv4(), &ipv6()})
             upstreams_.push_back(std::make_unique<UdpResponder>(topology_->internet(),
                                                                 Endpoint{family->resolver, kDns},
@@ -35,6 +36,7 @@ class HostileDns : public testing::TestWithParam<const Family*> {
         DaemonConfig config;
         config.policy = policy_text({"allow@*.allowed.test:tcp:443"});
         config.dns = fmt::format("upstreams = [\"{}\"]\ntimeout_ms = 500", ipv4().resolver.to_string());
+        config.guests.push_back({"vm1", "tap1", Topology::guest_addresses(1)});
         daemon_ = std::make_unique<Daemon>(*topology_, config);
     }
 
@@ -254,6 +256,52 @@ TEST_P(HostileDns, forged_answers_alone_bind_nothing_and_do_not_reach_the_guest)
     const auto reply = ask_gateway("www.allowed.test");
     EXPECT_TRUE(!reply || (reply->rcode == kServFail && reply->addresses.empty()));
     EXPECT_EQ(all_bound_names(), std::vector<std::string>{});
+}
+
+TEST_P(HostileDns, forged_answers_of_a_second_guest_reach_neither_the_daemon_nor_the_first_guest) {
+    constexpr Mac kSecondMac{0x02, 0, 0, 0, 0, 3};
+    constexpr Mac kSecondTapMac{0x02, 0, 0, 0, 1, 2};
+    const PacketTap wire(topology().guest(1).ns, "eth0");
+    const std::vector<std::string> own = Topology::guest_addresses(1);
+    const UdpSocket client(guest(), {family().guest, 0});
+    const Bytes query = make_query(77, "www.allowed.test", family().record);
+    const AnswerRecords lie{{record("www.allowed.test", wrong())}, {}, {}};
+    const auto forge = [&](const IpAddress& from, const Endpoint& to, const Bytes& asked) {
+        const Endpoint source{from, kDns};
+        wire.send(frame(
+            kSecondTapMac, kSecondMac,
+            ip_packet(from, to.address, kProtocolUdp, udp_datagram(source, to, make_answer(asked, lie)))));
+    };
+    const auto own_like = [&](const IpAddress& address) {
+        return IpAddress::parse(own[address.is_v4() ? 0 : 1]).value();
+    };
+    const auto dropped = [&] {
+        return std::pair(daemon().drops("source-address", "vm1"),
+                         daemon().drops("policy-first-packet", "vm1"));
+    };
+    const auto before = dropped();
+    // It knows all that there is to guess: ports, ids and the moment. It may name others as the sender or
+    // not.
+    script([&](const UdpSocket& socket, const Datagram& asked) {
+        forge(socket.local().address, asked.from, asked.bytes);
+        forge(own_like(asked.from.address), asked.from, asked.bytes);
+        forge(family().gateway, client.local(), query);
+        forge(own_like(family().guest), client.local(), query);
+        socket.send(asked.from, make_answer(asked.bytes, {{record("www.allowed.test", right())}, {}, {}}));
+    });
+    client.send({family().gateway, kDns}, query);
+    const auto got = client.receive(kPatience);
+    ASSERT_TRUE(got.has_value());
+    EXPECT_EQ(read_answer(*got)->addresses, std::vector<std::string>{right().to_string()});
+    EXPECT_EQ(bound("www.allowed.test"), std::vector<std::string>{right().to_string()});
+    const auto after = dropped();
+    EXPECT_EQ(after.first, before.first + 2);
+    EXPECT_EQ(after.second, before.second + 2);
+    // Had one come late, it would stand before the next answer.
+    client.send({family().gateway, kDns}, make_query(78, "www.allowed.test", family().record));
+    const auto next = client.receive(kPatience);
+    ASSERT_TRUE(next.has_value());
+    EXPECT_EQ(read_answer(*next)->id, 78U);
 }
 
 TEST_P(HostileDns, a_malformed_answer_binds_nothing_and_is_not_delivered) {
