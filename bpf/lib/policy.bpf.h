@@ -499,6 +499,33 @@ static __always_inline void policy_conclude(const struct policy_scratch *s, cons
 }
 
 /*
+ * Begins a judgement by the guest's policy: fills `context` in, and notes in `packet` which generation
+ * judges. Returns the policy's head; NULL if the policy is not loaded or its tables are damaged.
+ */
+static __always_inline union tg_policy_block *policy_open(const struct tg_guest *guest, struct packet *packet,
+							  struct policy_context *context)
+{
+	__u32 slot = guest->policy, zero = 0;
+	union tg_policy_block *head;
+	struct policy_scratch *s;
+
+	packet->judgement.group = NO_GROUP;
+	s = bpf_map_lookup_elem(&policy_scratches, &zero);
+	context->s = s;
+	context->policy = bpf_map_lookup_elem(&policies, &slot);
+	if (!s || !context->policy)
+		return NULL;
+	head = policy_block(context->policy, 0);
+	if (!head)
+		return NULL;
+	packet->judgement.generation = head->head.generation;
+	s->broken = 0;
+	s->names = head->head.names;
+	s->suffix_labels = head->head.suffix_labels;
+	return head;
+}
+
+/*
  * Judges the flow that `packet` begins, and notes the judgement in it. TG_DROP_NONE: allow or defer.
  *
  * Guest sees on a refusal: RST. Operator sees: policy-first-packet with the rule; refused-address; or
@@ -511,26 +538,18 @@ __noinline int policy_judge(const struct tg_guest *guest, struct packet *packet)
 	union tg_policy_block *head, *allow, *domain;
 	struct policy_context context = {};
 	struct policy_scratch *s;
-	__u32 slot, zero = 0;
 	int i;
 
 	if (!guest || !packet)
 		return TG_DROP_NO_POLICY;
-	slot = guest->policy;
-	packet->judgement.group = NO_GROUP;
-	s = bpf_map_lookup_elem(&policy_scratches, &zero);
-	context.s = s;
-	context.policy = bpf_map_lookup_elem(&policies, &slot);
-	if (!s || !context.policy)
-		return TG_DROP_NO_POLICY;
-	head = policy_block(context.policy, 0);
-	if (!head)
+	head = policy_open(guest, packet, &context);
+	s = context.s;
+	if (!head || !s)
 		return TG_DROP_NO_POLICY;
 	allow = policy_block(context.policy, head->head.allow_set);
 	domain = policy_block(context.policy, head->head.domain_set);
 	if (!allow || !domain)
 		return TG_DROP_NO_POLICY;
-	packet->judgement.generation = head->head.generation;
 	s->address = packet->flow.peer_address;
 	s->embedded = embedded_v4(&s->address, &s->inner);
 	if (is_refused_address(&s->address) || (s->embedded && is_refused_address(&s->inner))) {
@@ -539,11 +558,8 @@ __noinline int policy_judge(const struct tg_guest *guest, struct packet *packet)
 	}
 
 	s->is_tcp = packet->flow.protocol == IPPROTO_TCP;
-	s->broken = 0;
 	s->guest_id = guest->id;
 	s->generation = head->head.generation;
-	s->names = head->head.names;
-	s->suffix_labels = head->head.suffix_labels;
 	s->cname_set = head->head.cname_set;
 	for (i = 0; i < TG_SET_WORDS; i++) {
 		s->named.words[i] = 0;
@@ -610,25 +626,14 @@ __noinline int policy_judge_question(const struct tg_guest *guest, struct tg_nam
 	struct policy_question_sets sets = {};
 	struct policy_context context = {};
 	struct policy_scratch *s;
-	__u32 slot, zero = 0;
 	bool allowed;
 
 	if (!guest || !name || !packet)
 		return TG_DROP_NO_POLICY;
-	slot = guest->policy;
-	packet->judgement.group = NO_GROUP;
-	s = bpf_map_lookup_elem(&policy_scratches, &zero);
-	context.s = s;
-	context.policy = bpf_map_lookup_elem(&policies, &slot);
-	if (!s || !context.policy)
+	head = policy_open(guest, packet, &context);
+	s = context.s;
+	if (!head || !s)
 		return TG_DROP_NO_POLICY;
-	head = policy_block(context.policy, 0);
-	if (!head)
-		return TG_DROP_NO_POLICY;
-	packet->judgement.generation = head->head.generation;
-	s->broken = 0;
-	s->names = head->head.names;
-	s->suffix_labels = head->head.suffix_labels;
 	s->name_set = 0;
 	context.name = name;
 	context.name_id = name_id;
