@@ -13,7 +13,7 @@ namespace {
 
 using std::chrono::steady_clock;
 
-constexpr std::chrono::milliseconds kPeek{2000};
+constexpr std::chrono::milliseconds kPeek{3000};
 constexpr std::chrono::milliseconds kServerFirst{300};
 constexpr std::size_t kPeekBytes = 8192;
 constexpr unsigned kShared = 12;
@@ -27,7 +27,7 @@ class PeekPolicy : public WorldTest<PeekPolicy> {
   public:
     static std::unique_ptr<World> make_world() {
         DaemonConfig config;
-        config.timers = "peek_ms = 2000\nserver_first_ms = 300\npeek_bytes = 8192";
+        config.timers = "peek_ms = 3000\nserver_first_ms = 300\npeek_bytes = 8192";
         return std::make_unique<World>(
             config, std::vector<std::string>{
                         dual_stack("shared-a.test", kShared), dual_stack("shared-b.test", kShared),

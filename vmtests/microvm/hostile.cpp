@@ -57,7 +57,7 @@ class Attacker {
             {"tcp-no-flow", {segment(kTcpAck), segment(kTcpAck | kTcpPsh), segment(kTcpRst)}},
             {"tcp-ingress", {segment(kTcpSyn | kTcpAck)}},
             {"tcp-header", {segment(0), segment(kTcpSyn | kTcpFin), segment(kTcpSyn | kTcpRst)}},
-            {"udp", {datagram(443)}},
+            {"policy-first-packet", {datagram(443)}},
             {"dns-transport", {datagram(853), datagram(5353)}},
         };
         if (is_v4()) {
