@@ -31,7 +31,7 @@ TEST(TlsRealClients, the_corpus_has_the_clients_and_forms_that_the_other_tests_a
           "java17", "java17_tls12", "python", "node", "perl", "nss", "rustls", "chromium", "firefox"})
         EXPECT_FALSE(hello_corpus(std::string("client_") + client).empty()) << client;
     const auto hellos = hello_corpus("client_");
-    for (const char* form : {"_resumed", "_early_data", "_ech", "_without_name"})
+    for (const char* form : {"_resumed", "_early_data", "_after_retry", "_ech", "_without_name"})
         EXPECT_TRUE(std::ranges::any_of(hellos, [&](const CorpusHello& hello) { return hello.says(form); }))
             << form;
     // Key shares of X25519MLKEM768 alone are longer than any hello without one.
