@@ -4,6 +4,8 @@
 #include "netns/events.hpp"
 #include "netns/world.hpp"
 
+#include <fmt/format.h>
+
 #include <atomic>
 #include <chrono>
 
@@ -27,7 +29,8 @@ class PeekPolicy : public WorldTest<PeekPolicy> {
   public:
     static std::unique_ptr<World> make_world() {
         DaemonConfig config;
-        config.timers = "peek_ms = 3000\nserver_first_ms = 300\npeek_bytes = 8192";
+        config.timers = fmt::format("peek_ms = {}\nserver_first_ms = {}\npeek_bytes = {}", kPeek.count(),
+                                    kServerFirst.count(), kPeekBytes);
         return std::make_unique<World>(
             config, std::vector<std::string>{
                         dual_stack("shared-a.test", kShared), dual_stack("shared-b.test", kShared),

@@ -25,13 +25,6 @@ int chosen_rounds() {
     return wish != nullptr && std::string_view(wish) == "1" ? 10'000 : 100'000;
 }
 
-std::string hex(const Bytes& bytes) {
-    std::string text;
-    for (const std::uint8_t byte : bytes)
-        text += fmt::format("{:02x}", byte);
-    return text;
-}
-
 class Generator {
   public:
     explicit Generator(std::uint32_t seed) : random_(seed) {}
@@ -246,7 +239,8 @@ TEST_F(DnsDifferentialTest, bpf_binds_what_userspace_derives) {
         Bytes bytes = generator.message();
         generator.damage(bytes);
         const Expectation expected = compare(families().begin()[round % 2], bytes, question);
-        ASSERT_FALSE(HasFailure()) << "round " << round << ": " << hex(bytes);
+        ASSERT_FALSE(HasFailure()) << "round " << round << ": "
+                                   << fmt::format("{:02x}", fmt::join(bytes, ""));
         delivered += expected.delivered;
         bound_any += !expected.addresses.empty();
     }

@@ -21,9 +21,6 @@ struct CorpusHello {
 
     [[nodiscard]] bool says(std::string_view word) const { return file.find(word) != std::string::npos; }
 
-    /// Captured from a client, not made by hand.
-    [[nodiscard]] bool from_client() const { return file.starts_with("client_"); }
-
     /// What a captured hello asks for; capture_hellos connects to this name, or to an address.
     [[nodiscard]] std::optional<std::string> captured_name() const {
         if (says("_without_name"))
@@ -32,8 +29,8 @@ struct CorpusHello {
     }
 };
 
-/// In the order of the names. Those whose names begin so, all by default.
-inline std::vector<CorpusHello> hello_corpus(std::string_view prefix = "") {
+/// Those whose names begin so, in the order of the names.
+inline std::vector<CorpusHello> hello_corpus(std::string_view prefix) {
     std::vector<CorpusHello> hellos;
     for (const auto& entry : std::filesystem::directory_iterator(TAPGATE_HELLO_CORPUS)) {
         CorpusHello hello;
