@@ -82,24 +82,38 @@ class Row:
         """Runs the guest's half on the kernel, within the limits."""
         command = ["/usr/bin/python3", str(HERE / "guest" / "run-suite"), str(self._folder)]
         console = self._folder / "console.log"
-        started = time.monotonic()
         if image.vmlinuz is None:
+            started = time.monotonic()
             if not self._run_here(command, console):
                 outcome.problems.append(f"not done within {self._suite.limit} s")
             outcome.run_seconds = time.monotonic() - started
             return
+        # The emulated kernel sometimes oopses while it still sets itself up; nothing of ours has run then.
+        if not self._run_in_machine(image, command, console, outcome):
+            console.rename(self._folder / "console-of-first-boot.log")
+            outcome.figures.append("boot: the machine ended before it was up, see console-of-first-boot.log")
+            if not self._run_in_machine(image, command, console, outcome):
+                outcome.problems.append("the machine ended before it was up, twice")
+
+    def _run_in_machine(self, image: Image, command: list[str], console: Path, outcome: Outcome) -> bool:
+        """Runs `command` in a machine; False if that ended before it had booted."""
+        started = time.monotonic()
+        booted_mark = self._folder / "booted"
         with Machine(image, command, self._folder, console) as machine:
-            while not (self._folder / "booted").exists():
+            while not booted_mark.exists():
                 if machine.wait(1):
+                    if not booted_mark.exists():
+                        return False
                     break
                 if time.monotonic() - started > BOOT_LIMIT:
                     outcome.problems.append(f"not booted within {BOOT_LIMIT} s")
-                    return
+                    return True
             booted = time.monotonic()
             outcome.boot_seconds = booted - started
             if not machine.wait(self._suite.limit):
                 outcome.problems.append(f"not done within {self._suite.limit} s")
             outcome.run_seconds = time.monotonic() - booted
+            return True
 
     def _run_here(self, command: list[str], console: Path) -> bool:
         """Runs the guest's half on this kernel; False if it had to be ended."""
