@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
+#include <optional>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -33,6 +34,45 @@ class TlsHelloBuilder {
         Bytes data;
     };
 
+    /// What `message`, a well-formed one, says: build() makes the same bytes of it, in records of its own.
+    /// Empty if it is no ClientHello.
+    static std::optional<TlsHelloBuilder> of(const Bytes& message) {
+        TlsHelloBuilder builder;
+        std::size_t at = 4;
+        bool is_whole = message.size() >= at && message[0] == 1;
+        const auto take = [&](std::size_t size) {
+            is_whole = is_whole && size <= message.size() - at;
+            if (!is_whole)
+                return Bytes();
+            at += size;
+            const auto end = message.begin() + static_cast<std::ptrdiff_t>(at);
+            return Bytes(end - static_cast<std::ptrdiff_t>(size), end);
+        };
+        const auto number = [&](std::size_t width) {
+            std::size_t value = 0;
+            for (const std::uint8_t byte : take(width))
+                value = value << 8U | byte;
+            return value;
+        };
+        builder.version_and_random_ = take(kVersionAndRandom);
+        builder.session_id_ = take(number(1));
+        builder.cipher_suites_ = take(number(2));
+        builder.compression_ = take(number(1));
+        builder.with_extensions_ = at < message.size();
+        if (builder.with_extensions_) {
+            const std::size_t size = number(2);
+            is_whole = is_whole && size == message.size() - at;
+        }
+        while (is_whole && at < message.size()) {
+            const auto type = static_cast<std::uint16_t>(number(2));
+            builder.extension(type, take(number(2)));
+        }
+        return is_whole ? std::optional(builder) : std::nullopt;
+    }
+
+    /// In their order, to be changed.
+    std::vector<Extension>& extensions() { return extensions_; }
+
     /// The server_name extension with one host_name; the text is not checked.
     TlsHelloBuilder& sni(std::string_view name) { return extension(0, server_name({{0, name}})); }
 
@@ -58,6 +98,12 @@ class TlsHelloBuilder {
     /// No extensions field at all, as in TLS 1.2 and before.
     TlsHelloBuilder& without_extensions() {
         with_extensions_ = false;
+        return *this;
+    }
+
+    /// legacy_version and random.
+    TlsHelloBuilder& version_and_random(Bytes value) {
+        version_and_random_ = std::move(value);
         return *this;
     }
 
@@ -105,8 +151,7 @@ class TlsHelloBuilder {
 
     /// The handshake message: type, length, body.
     [[nodiscard]] Bytes message() const {
-        Bytes body = {3, 3};
-        body.resize(body.size() + 32, 0xa5);
+        Bytes body = version_and_random_;
         body.push_back(static_cast<std::uint8_t>(session_id_.size()));
         append(body, session_id_);
         append_u16(body, cipher_suites_.size());
@@ -149,13 +194,56 @@ class TlsHelloBuilder {
     }
 
   private:
+    static constexpr std::size_t kVersionAndRandom = 34;
+
+    /// TLS 1.2, and a random number that none is.
+    static Bytes ordinary_head() {
+        Bytes head = {3, 3};
+        head.resize(kVersionAndRandom, 0xa5);
+        return head;
+    }
+
     std::vector<Extension> extensions_;
     bool with_extensions_ = true;
+    Bytes version_and_random_ = ordinary_head();
     Bytes session_id_ = Bytes(32, 0x11);
     Bytes cipher_suites_ = {0x13, 0x01, 0x13, 0x02, 0xc0, 0x2f};
     Bytes compression_ = {0};
     std::vector<std::size_t> record_sizes_;
     std::size_t record_limit_ = 16384;
 };
+
+/// The first handshake message of a stream, and what comes behind its last record.
+struct HelloParts {
+    Bytes message;
+    Bytes rest;
+};
+
+/// Empty if `stream` is not a handshake message in records that end where it ends.
+inline std::optional<HelloParts> hello_parts(const Bytes& stream) {
+    constexpr std::size_t kRecordHeader = 5;
+    constexpr std::size_t kMessageHeader = 4;
+    HelloParts parts;
+    std::size_t at = 0;
+    std::size_t size = kMessageHeader;
+    while (parts.message.size() < size) {
+        if (stream.size() - at < kRecordHeader || stream[at] != 22)
+            return std::nullopt;
+        const std::size_t length = std::size_t{stream[at + 3]} << 8U | stream[at + 4];
+        at += kRecordHeader;
+        if (length > stream.size() - at)
+            return std::nullopt;
+        const auto begin = stream.begin() + static_cast<std::ptrdiff_t>(at);
+        parts.message.insert(parts.message.end(), begin, begin + static_cast<std::ptrdiff_t>(length));
+        at += length;
+        if (parts.message.size() >= kMessageHeader)
+            size = kMessageHeader + (std::size_t{parts.message[1]} << 16U |
+                                     std::size_t{parts.message[2]} << 8U | parts.message[3]);
+    }
+    if (parts.message.size() != size)
+        return std::nullopt;
+    parts.rest.assign(stream.begin() + static_cast<std::ptrdiff_t>(at), stream.end());
+    return parts;
+}
 
 } // namespace tapgate::test

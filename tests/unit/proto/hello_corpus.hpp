@@ -45,27 +45,4 @@ inline std::vector<CorpusHello> hello_corpus(std::string_view prefix) {
     return hellos;
 }
 
-/// The first handshake message in well-formed records, and what comes behind its last record.
-struct HelloParts {
-    Bytes message;
-    Bytes rest;
-};
-
-inline HelloParts hello_parts(const Bytes& stream) {
-    HelloParts parts;
-    std::size_t at = 0;
-    std::size_t size = 4;
-    while (parts.message.size() < size) {
-        const std::size_t length = std::size_t{stream.at(at + 3)} << 8U | stream.at(at + 4);
-        for (std::size_t i = 0; i < length; ++i)
-            parts.message.push_back(stream.at(at + 5 + i));
-        at += 5 + length;
-        if (parts.message.size() >= 4)
-            size = 4 + (std::size_t{parts.message[1]} << 16U | std::size_t{parts.message[2]} << 8U |
-                        parts.message[3]);
-    }
-    parts.rest.assign(stream.begin() + static_cast<std::ptrdiff_t>(at), stream.end());
-    return parts;
-}
-
 } // namespace tapgate::test

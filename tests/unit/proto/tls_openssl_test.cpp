@@ -2,23 +2,31 @@
 // OpenSSL as the independent implementation: what its clients send is understood, and no bytes show its
 // servers a name that the parser does not see.
 #include "proto/tls_client_hello.hpp"
+#include "tests/harness/hello_mutator.hpp"
+#include "tests/harness/openssl_hello.hpp"
 #include "tests/harness/tls_hello_builder.hpp"
+#include "tests/unit/proto/hello_corpus.hpp"
+#include "tests/unit/proto/hello_differential.hpp"
 #include "tests/unit/proto/peek_outcome.hpp"
 
 #include <gtest/gtest.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 
+#include <algorithm>
 #include <array>
 #include <memory>
-#include <optional>
-#include <random>
-#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 namespace tapgate::proto {
 namespace {
 
+using test::append;
 using test::Bytes;
+using test::OpensslHello;
+using test::read_by_openssl;
 using test::TlsHelloBuilder;
 
 struct Free {
@@ -30,13 +38,9 @@ struct Free {
 using Context = std::unique_ptr<SSL_CTX, Free>;
 using Ssl = std::unique_ptr<SSL, Free>;
 
-// OpenSSL has macros with C casts for these two.
+// OpenSSL has a macro with a C cast for this.
 void set_host_name(SSL* ssl, const char* name) {
     SSL_ctrl(ssl, SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name, const_cast<char*>(name));
-}
-
-void set_server_name_callback(SSL_CTX* context, int (*callback)(SSL*, int*, void*)) {
-    SSL_CTX_callback_ctrl(context, SSL_CTRL_SET_TLSEXT_SERVERNAME_CB, reinterpret_cast<void (*)()>(callback));
 }
 
 Ssl over_memory(SSL_CTX* context) {
@@ -89,37 +93,6 @@ Bytes client_hello(const ClientOptions& options) {
     return {data, data + size};
 }
 
-/// What a server sees of a stream.
-struct ServerView {
-    bool read_hello = false; ///< it got as far as asking for the name's certificate
-    std::optional<std::string> name;
-};
-
-int note_server_name(SSL* ssl, int*, void* argument) {
-    auto* const view = static_cast<ServerView*>(argument);
-    view->read_hello = true;
-    if (const char* name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name))
-        view->name = name;
-    return SSL_TLSEXT_ERR_OK;
-}
-
-ServerView server_view(const Bytes& stream) {
-    static const Context context = [] {
-        Context made(SSL_CTX_new(TLS_server_method()));
-        SSL_CTX_set_security_level(made.get(), 0);
-        set_server_name_callback(made.get(), note_server_name);
-        return made;
-    }();
-    ServerView view;
-    SSL_CTX_set_tlsext_servername_arg(context.get(), &view);
-    const Ssl ssl = over_memory(context.get());
-    SSL_set_accept_state(ssl.get());
-    BIO_write(SSL_get_rbio(ssl.get()), stream.data(), static_cast<int>(stream.size()));
-    SSL_do_handshake(ssl.get());
-    ERR_clear_error();
-    return view;
-}
-
 TEST(TlsClientHelloOpenssl, hellos_of_its_clients_are_read_as_its_servers_read_them) {
     for (const char* name :
          {static_cast<const char*>(nullptr), "example.com", "EXAMPLE.com", "a.b.c.example.com."}) {
@@ -134,10 +107,10 @@ TEST(TlsClientHelloOpenssl, hellos_of_its_clients_are_read_as_its_servers_read_t
                 ASSERT_GT(stream.size(), 40U);
                 const auto parser = run_parser<TlsClientHelloParser>(stream);
                 ASSERT_EQ(parser.status(), PeekStatus::kDone) << parser.reason();
-                const ServerView view = server_view(stream);
-                EXPECT_TRUE(view.read_hello);
-                EXPECT_EQ(parser.hello().server_name, view.name);
-                EXPECT_EQ(view.name.has_value(), name != nullptr);
+                const OpensslHello view = read_by_openssl(stream);
+                EXPECT_TRUE(view.outcome == OpensslHello::Outcome::kReads);
+                EXPECT_EQ(parser.hello().server_name, view.server_name);
+                EXPECT_EQ(view.server_name.has_value(), name != nullptr);
             }
         }
     }
@@ -153,7 +126,7 @@ TEST(TlsClientHelloOpenssl, hellos_of_tls_1_3_only_clients_with_a_psk_are_read) 
     const auto parser = run_parser<TlsClientHelloParser>(stream);
     ASSERT_EQ(parser.status(), PeekStatus::kDone) << parser.reason();
     EXPECT_EQ(parser.hello().server_name, "example.com");
-    EXPECT_EQ(server_view(stream).name, "example.com");
+    EXPECT_EQ(read_by_openssl(stream).server_name, "example.com");
 }
 
 TEST(TlsClientHelloOpenssl, hellos_of_the_builder_are_read_alike) {
@@ -167,59 +140,113 @@ TEST(TlsClientHelloOpenssl, hellos_of_the_builder_are_read_alike) {
     };
     for (const Bytes& stream : streams) {
         const auto parser = run_parser<TlsClientHelloParser>(stream);
-        const ServerView view = server_view(stream);
+        const OpensslHello view = read_by_openssl(stream);
         ASSERT_EQ(parser.status(), PeekStatus::kDone) << parser.reason();
-        EXPECT_TRUE(view.read_hello);
-        EXPECT_EQ(parser.hello().server_name, view.name);
+        EXPECT_TRUE(view.outcome == OpensslHello::Outcome::kReads);
+        EXPECT_EQ(parser.hello().server_name, view.server_name);
+    }
+}
+
+/// A hello for each entry of the lists, and its entry.
+std::vector<std::pair<std::string_view, Bytes>> listed_examples() {
+    Bytes empty_record_first = {22, 3, 1, 0, 0};
+    append(empty_record_first, TlsHelloBuilder().sni("example.com").build());
+    Bytes two_in_one = TlsHelloBuilder().sni("a.example").message();
+    append(two_in_one, TlsHelloBuilder().sni("b.example").message());
+    Bytes version_2(34, 0xa5);
+    version_2[0] = 2;
+    // Length with the SSLv2 bit; client_hello, TLS 1.2; a cipher of 3 octets, no session id, a challenge
+    // of 16.
+    Bytes sslv2 = {0x80, 28, 1, 3, 3, 0, 3, 0, 0, 0, 16, 0, 0, 0x2f};
+    sslv2.resize(sslv2.size() + 16, 0xa5);
+    return {
+        {"other protocol", sslv2},
+        {"record has a wrong length", empty_record_first},
+        {"bytes behind the hello in its record", TlsHelloBuilder().in_records(two_in_one)},
+        {"hello is larger than the cap", TlsHelloBuilder().padding(65500).build()},
+        {"hello has an unknown version", TlsHelloBuilder().version_and_random(version_2).build()},
+        {"cipher suites have a wrong length", TlsHelloBuilder().cipher_suites({0x13}).build()},
+        {"compression methods lack null", TlsHelloBuilder().compression({1}).build()},
+        {"duplicate extension", TlsHelloBuilder().extension(0x0a0a, {}).extension(0x0a0a, {}).build()},
+        {"server_name is not a host name", TlsHelloBuilder().sni("").build()},
+        {"use_srtp", TlsHelloBuilder().sni("example.com").extension(14, {0, 2, 0, 1, 0}).build()},
+    };
+}
+
+TEST(TlsClientHelloOpenssl, each_listed_difference_is_one_and_has_an_example) {
+    std::vector<std::string_view> ids;
+    for (const ListedDifference& listed : kOursRefuses)
+        ids.push_back(listed.id);
+    for (const RefusedType& refused : kOpensslRefuses)
+        ids.push_back(refused.difference.id);
+    const auto examples = listed_examples();
+    for (const std::string_view id : ids) {
+        SCOPED_TRACE(id);
+        const auto example = std::ranges::find(examples, id, [](const auto& each) { return each.first; });
+        ASSERT_NE(example, examples.end());
+        const HelloComparison comparison = compare_with_openssl(example->second);
+        EXPECT_EQ(comparison.finding, "");
+        ASSERT_NE(comparison.listed, nullptr);
+        EXPECT_EQ(comparison.listed->id, id);
+    }
+    EXPECT_EQ(examples.size(), ids.size());
+}
+
+TEST(TlsClientHelloOpenssl, the_corpus_is_read_alike) {
+    std::size_t both_read = 0;
+    const auto corpus = test::hello_corpus("");
+    for (const test::CorpusHello& hello : corpus) {
+        const HelloComparison comparison = compare_with_openssl(hello.stream);
+        EXPECT_EQ(comparison.finding, "") << hello.file;
+        EXPECT_TRUE(comparison.both_read || !hello.says("client_")) << hello.file;
+        both_read += comparison.both_read ? 1 : 0;
+    }
+    EXPECT_LT(both_read, corpus.size());
+}
+
+TEST(TlsClientHelloOpenssl, extensions_of_all_types_are_read_alike) {
+    constexpr unsigned kAtOnce = 8192;
+    for (unsigned first = 0; first <= 0xffff; first += kAtOnce) {
+        TlsHelloBuilder hello;
+        hello.sni("example.com");
+        for (unsigned type = std::max(first, 1U); type < first + kAtOnce; ++type)
+            if (type != 41 &&
+                std::ranges::find(kOpensslRefuses, type, &RefusedType::type) == kOpensslRefuses.end())
+                hello.extension(static_cast<std::uint16_t>(type), {});
+        const HelloComparison comparison = compare_with_openssl(hello.extension(41, {}).build());
+        EXPECT_TRUE(comparison.both_read) << first << ": " << comparison.finding;
+    }
+}
+
+TEST(TlsClientHelloOpenssl, a_hello_with_one_octet_changed_is_read_alike) {
+    const Bytes hello =
+        TlsHelloBuilder().sni("example.com").extension(0x0a0a, {1, 2}).records({9, 60}).build();
+    for (std::size_t at = 0; at < hello.size(); ++at) {
+        for (const unsigned by : {1U, 2U, 4U, 8U, 16U, 32U, 64U, 128U, 255U}) {
+            Bytes changed = hello;
+            changed[at] = static_cast<std::uint8_t>(changed[at] + by);
+            EXPECT_EQ(compare_with_openssl(changed).finding, "") << at << " " << by;
+        }
     }
 }
 
 TEST(TlsClientHelloOpenssl, no_damaged_hello_shows_its_servers_another_name) {
-    ClientOptions options;
-    options.server_name = "www.example.com";
-    options.alpn = true;
-    const std::array originals = {
-        client_hello(options),
-        TlsHelloBuilder().sni("www.example.com").padding(5).records({9, 60}).build(),
-        TlsHelloBuilder()
-            .extension(21, TlsHelloBuilder::server_name({{0, "b.example"}}))
-            .sni("a.example")
-            .build(),
-    };
-    std::mt19937 random(1);
+    constexpr unsigned kRounds = 40'000;
+    const auto corpus = test::hello_corpus("");
+    ASSERT_FALSE(corpus.empty());
+    test::HelloMutator mutator(6);
     unsigned both_read = 0;
-    for (unsigned round = 0; round < 9000; ++round) {
-        Bytes stream = originals[round % originals.size()];
-        for (unsigned change = 0; change <= random() % 3; ++change) {
-            const std::size_t at = random() % stream.size();
-            switch (random() % 4) {
-            case 0:
-                stream[at] = static_cast<std::uint8_t>(random());
-                break;
-            case 1:
-                stream[at] = static_cast<std::uint8_t>(stream[at] + (random() % 2 == 0 ? 1 : 255));
-                break;
-            case 2:
-                stream.erase(stream.begin() + static_cast<std::ptrdiff_t>(at));
-                break;
-            default:
-                stream.insert(stream.begin() + static_cast<std::ptrdiff_t>(at),
-                              static_cast<std::uint8_t>(random() % 4));
-            }
-        }
-        const ServerView view = server_view(stream);
-        if (!view.read_hello)
-            continue;
-        TlsClientHelloParser parser;
-        parser.update(stream);
-        ASSERT_NE(parser.status(), PeekStatus::kNeedMore) << round;
-        ASSERT_NE(parser.status(), PeekStatus::kOtherProtocol) << round;
-        if (parser.status() == PeekStatus::kDone) {
-            ASSERT_EQ(parser.hello().server_name, view.name) << round;
-            ++both_read;
-        }
+    unsigned listed = 0;
+    for (unsigned round = 0; round < kRounds; ++round) {
+        const Bytes stream = mutator.mutate(corpus[round % corpus.size()].stream);
+        const HelloComparison comparison = compare_with_openssl(stream);
+        ASSERT_EQ(comparison.finding, "") << "round " << round;
+        both_read += comparison.both_read ? 1 : 0;
+        listed += comparison.listed != nullptr ? 1 : 0;
     }
-    EXPECT_GT(both_read, 900U);
+    // The mutator leaves enough of a hello for the two to have something to agree on.
+    EXPECT_GT(both_read, kRounds / 10);
+    EXPECT_GT(listed, kRounds / 20);
 }
 
 } // namespace
