@@ -2,13 +2,18 @@
 #include "cli/run.hpp"
 
 #include "base/log.hpp"
+#include "base/version.hpp"
 #include "cli/console.hpp"
 #include "cli/grammar.hpp"
 #include "cli/help.hpp"
+#include "datapath/requirements.hpp"
+#include "net/features.hpp"
 
 #include <boost/json/array.hpp>
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <iterator>
 #include <optional>
 #include <vector>
 
@@ -106,12 +111,15 @@ int help(Console& console, std::span<const std::string> words) {
 }
 
 int version(Console& console) {
+    std::vector<std::string> features = datapath::built_with();
+    std::ranges::move(net::built_with(), std::back_inserter(features));
     if (console.json()) {
         json::object object;
-        object["version"] = TAPGATE_VERSION;
+        object["version"] = tapgate::version();
+        object["built_with"] = json::array(features.begin(), features.end());
         console.print(object);
     } else {
-        console.print("tapgate " TAPGATE_VERSION "\n");
+        console.print(version_text("tapgate", features));
     }
     return kExitOk;
 }

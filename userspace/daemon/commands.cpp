@@ -2,6 +2,7 @@
 #include "daemon/commands.hpp"
 
 #include "base/log.hpp"
+#include "base/version.hpp"
 #include "control/args.hpp"
 #include "daemon/daemon.hpp"
 #include "daemon/reply_json.hpp"
@@ -141,7 +142,7 @@ Reply status_show(Daemon& daemon, const json::object& args) {
         upstreams_json.push_back(std::move(object));
     }
     json::object reply;
-    reply["version"] = TAPGATE_VERSION;
+    reply["version"] = version();
     reply["pid"] = ::getpid();
     reply["uptime_seconds"] =
         std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now() - daemon.started())

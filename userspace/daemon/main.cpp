@@ -1,16 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/log.hpp"
+#include "base/version.hpp"
 #include "daemon/config.hpp"
 #include "daemon/daemon.hpp"
 #include "daemon/policy_store.hpp"
 #include "datapath/datapath.hpp"
+#include "datapath/requirements.hpp"
+#include "net/features.hpp"
 
 #include <CLI/CLI.hpp>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <iterator>
 #include <string>
+#include <vector>
 
 namespace {
 
@@ -62,13 +68,21 @@ Result<void> run(const Options& options) {
     return {};
 }
 
+std::string version_line() {
+    std::vector<std::string> features = datapath::built_with();
+    std::ranges::move(net::built_with(), std::back_inserter(features));
+    std::string text = version_text("tapgated", features);
+    text.pop_back(); // CLI11 adds the newline
+    return text;
+}
+
 } // namespace
 
 int main(int argc, char** argv) {
     try {
         Options options;
         CLI::App app("tapgated, the egress gateway for microVM guests", "tapgated");
-        app.set_version_flag("--version", std::string("tapgated ") + TAPGATE_VERSION);
+        app.set_version_flag("--version", version_line());
         app.add_option("--config", options.config, "Configuration file")->capture_default_str();
         app.add_flag("--check", options.check, "Check configuration and policies, then exit");
         app.add_flag("--cleanup", options.cleanup,

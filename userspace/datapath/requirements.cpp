@@ -2,8 +2,10 @@
 #include "datapath/requirements.hpp"
 
 #include "datapath/attach.hpp"
+#include "tapgate/bpf_abi.h"
 
 #include <bpf/libbpf.h>
+#include <fmt/format.h>
 
 #include <array>
 #include <cstdint>
@@ -79,6 +81,11 @@ std::vector<Feature> probe_features() {
             ::libbpf_probe_bpf_helper(BPF_PROG_TYPE_SCHED_CLS, helper.id, nullptr) == 1);
     add("tcx", "tcx links (Linux 6.6)", has_tcx(), "clsact");
     return features;
+}
+
+std::vector<std::string> built_with() {
+    return {fmt::format("abi {}", int{TG_ABI_VERSION}), fmt::format("libbpf {}", ::libbpf_version_string()),
+            "tcx", "clsact"};
 }
 
 std::string missing_kernel_features() {

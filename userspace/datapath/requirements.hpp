@@ -16,6 +16,10 @@ Result<void> check_capabilities();
 /// which are gone on return; without the capabilities everything looks missing.
 [[nodiscard]] std::vector<Feature> probe_features();
 
+/// For `--version`: the number of the ABI, by which pinned maps are adopted or refused, the version of
+/// libbpf, and the ways to attach.
+[[nodiscard]] std::vector<std::string> built_with();
+
 /// The required features that this kernel lacks, as words for a message; empty if nothing is missing. For
 /// explaining a failure and not for every start, as probe_features() is.
 [[nodiscard]] std::string missing_kernel_features();

@@ -52,4 +52,8 @@ std::vector<Feature> probe_features() {
     };
 }
 
+std::vector<std::string> built_with() {
+    return {"uring", "copy"};
+}
+
 } // namespace tapgate::net

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <fstream>
 #include <thread>
 
 namespace tapgate::daemon {
@@ -32,9 +33,8 @@ GuestConfig guest_on(std::string name, std::string interface, std::vector<IpAddr
     return guest;
 }
 
-TEST(Config, an_empty_file_gives_the_defaults) {
-    const Config config = parse("");
-    EXPECT_EQ(config.daemon.workers, std::clamp(std::thread::hardware_concurrency(), 1U, 64U));
+/// The members of the file's tables, but for the number of workers, which is the machine's.
+void expect_defaults(const Config& config) {
     EXPECT_EQ(config.daemon.control_socket, "/run/tapgate/control.sock");
     EXPECT_EQ(config.daemon.pin_dir, "/sys/fs/bpf/tapgate");
     EXPECT_EQ(config.daemon.mark, 0x7461U);
@@ -61,6 +61,21 @@ TEST(Config, an_empty_file_gives_the_defaults) {
     EXPECT_EQ(config.timers.peek_bytes, 65536U);
     EXPECT_TRUE(config.guests.empty());
     EXPECT_TRUE(config.policies.empty());
+}
+
+TEST(Config, an_empty_file_gives_the_defaults) {
+    const Config config = parse("");
+    EXPECT_EQ(config.daemon.workers, std::clamp(std::thread::hardware_concurrency(), 1U, 64U));
+    expect_defaults(config);
+}
+
+TEST(Config, the_file_that_is_installed_shows_the_defaults) {
+    std::ifstream file(TAPGATE_EXAMPLE_CONFIG);
+    std::string settings; // without the # before them
+    for (std::string line; std::getline(file, line);)
+        settings += (line.starts_with("#") && !line.starts_with("# ") ? line.substr(1) : line) + "\n";
+    EXPECT_NE(settings.find("\npin_dir"), std::string::npos);
+    expect_defaults(parse(settings));
 }
 
 TEST(Config, every_key_is_read) {
