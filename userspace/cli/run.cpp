@@ -3,6 +3,7 @@
 
 #include "base/log.hpp"
 #include "base/version.hpp"
+#include "cli/completion.hpp"
 #include "cli/console.hpp"
 #include "cli/grammar.hpp"
 #include "cli/help.hpp"
@@ -127,6 +128,8 @@ int version(Console& console) {
 } // namespace
 
 int run(std::span<const std::string> arguments, std::ostream& out, std::ostream& err) {
+    if (!arguments.empty() && arguments[0] == "--complete")
+        return print_completion(arguments.subspan(1), out);
     Console console(out, err);
     auto globals = take_globals(arguments, console);
     if (!globals)
