@@ -347,6 +347,38 @@ T5  -         policy    web generation 4 loaded by ann
     EXPECT_EQ(monitor.err(), "Error: the daemon closed the connection\n");
 }
 
+TEST(Output, event_show) {
+    FakeDaemon daemon({{"event show", R"({"events":[
+        {"time":"T1","type":"dns","guest":"vm1","name":"b.test","qtype":"A","verdict":"deny","rule":"",
+         "reason":"default"},
+        {"time":"T2","type":"lost","guest":"","count":7,"where":"daemon"},
+        {"time":"T3","type":"drop","guest":"vm1","reason":"udp","text":"UDP other than DNS",
+         "source":"192.0.2.2:5","destination":"203.0.113.1:123"}],
+        "evicted":12,"complete_since":"T0","lost":7})"}});
+    const Outcome shown =
+        run_cli({"-s", daemon.socket(), "event", "show", "--guest", "vm1", "--last", "5m", "--name", "b.test",
+                 "--address", "203.0.113.1", "--verdict", "deny", "--reason", "udp"});
+    EXPECT_EQ(daemon.last_args(),
+              R"({"guest":"vm1","name":"b.test","address":"203.0.113.1","verdict":"deny",)"
+              R"("reason":"udp","last_seconds":300})");
+    EXPECT_EQ("\n" + shown.out, R"(
+-- 12 older events are not kept any more; complete since T0 --
+T1  vm1       dns       deny A b.test rule - (default)
+-- 7 events lost: more came than the daemon could take --
+T3  vm1       drop      udp 192.0.2.2:5 -> 203.0.113.1:123: UDP other than DNS
+)");
+}
+
+TEST(Output, event_show_without_events) {
+    FakeDaemon daemon({{"event show", R"({"events":[],"evicted":0,"complete_since":"","lost":0})"}});
+    EXPECT_EQ(run_cli({"-s", daemon.socket(), "event", "show"}).out, "no events\n");
+    const Outcome wrong = run_cli({"-s", daemon.socket(), "event", "show", "--last", "5"});
+    EXPECT_EQ(wrong.exit_code, 2);
+    EXPECT_NE(wrong.err.find("--last '5' is not a time between 1s and 24h, such as 30s, 5m or 2h"),
+              std::string::npos)
+        << wrong.err;
+}
+
 TEST(Output, event_monitor_in_json_is_one_object_per_line) {
     FakeDaemon daemon({});
     Monitor monitor({"-j", "-s", daemon.socket(), "event", "monitor", "--guest", "vm1"});

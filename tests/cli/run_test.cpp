@@ -96,6 +96,7 @@ TEST(Run, without_a_daemon_every_command_of_the_daemon_fails_with_one_line) {
              {"dns", "show"},
              {"dns", "show", "--stats"},
              {"dns", "flush"},
+             {"event", "show"},
              {"event", "monitor"}}) {
         std::vector<std::string> line = {"-s", kNoSocket};
         line.insert(line.end(), words.begin(), words.end());

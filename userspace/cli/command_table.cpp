@@ -101,6 +101,17 @@ const std::vector<Command>& commands() {
          {{"--guest", "GUEST", "only this guest's"}},
          dns_flush},
 
+        {"event",
+         "show",
+         "List the events of the recent past that the daemon remembers",
+         {},
+         {{"--last", "TIME", "only those of this time: 30s, 5m, 2h (default: all that are kept)"},
+          kGuestFilter,
+          {"--name", "NAME", "only those about this name or one below it"},
+          {"--address", "ADDRESS", "only those of flows from or to this address"},
+          {"--verdict", "VERDICT", "only those with this verdict: allow, deny or defer"},
+          {"--reason", "REASON", "only those with this drop reason, basis, outcome or end"}},
+         event_show},
         {"event", "monitor", "Print events as they happen", {}, {kGuestFilter}, event_monitor},
 
         {"feature",

@@ -19,6 +19,7 @@ int policy_rollback(Console& console, const Arguments& arguments);
 int flow_show(Console& console, const Arguments& arguments);
 int dns_show(Console& console, const Arguments& arguments);
 int dns_flush(Console& console, const Arguments& arguments);
+int event_show(Console& console, const Arguments& arguments);
 int event_monitor(Console& console, const Arguments& arguments);
 
 // Worked out here, with the policy library (policy_commands.cpp, explain_command.cpp). `policy explain` asks

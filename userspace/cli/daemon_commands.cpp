@@ -58,6 +58,15 @@ json::object load_arguments(const Arguments& arguments) {
     return args;
 }
 
+/// What selects events (control/event_filter.hpp).
+void pass_event_filter(const Arguments& arguments, json::object& args) {
+    pass(arguments, "--guest", "guest", args);
+    pass(arguments, "--name", "name", args);
+    pass(arguments, "--address", "address", args);
+    pass(arguments, "--verdict", "verdict", args);
+    pass(arguments, "--reason", "reason", args);
+}
+
 json::array strings(const std::vector<std::string>& texts) {
     return json::array(texts.begin(), texts.end());
 }
@@ -163,6 +172,18 @@ int dns_flush(Console& console, const Arguments& arguments) {
     return ask(console, "dns flush", args, [](const json::object& reply) {
         return fmt::format("{} bindings removed\n", cell(reply, "removed"));
     });
+}
+
+int event_show(Console& console, const Arguments& arguments) {
+    json::object args;
+    pass_event_filter(arguments, args);
+    if (arguments.has("--last")) {
+        const auto last = read_duration("--last", arguments.get("--last"));
+        if (!last)
+            return console.usage(last.error().message(), "event show");
+        args["last_seconds"] = last->count();
+    }
+    return ask(console, "event show", args, render_events);
 }
 
 int event_monitor(Console& console, const Arguments& arguments) {

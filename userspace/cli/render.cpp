@@ -288,6 +288,17 @@ std::string render_dns_stats(const json::object& reply) {
     return list(reply, "guests").empty() ? "no guests\n" : table.text();
 }
 
+std::string render_events(const json::object& reply) {
+    std::string lines;
+    if (number(reply, "evicted") != 0)
+        lines = fmt::format("-- {} older events are not kept any more; complete since {} --\n",
+                            cell(reply, "evicted"), cell(reply, "complete_since"));
+    const json::array& events = list(reply, "events");
+    for (const json::value& event : events)
+        lines += render_event(as_object(event));
+    return events.empty() ? lines + "no events\n" : lines;
+}
+
 std::string render_event(const json::object& event) {
     const std::string_view type = text(event, "type");
     std::string what;
@@ -318,7 +329,9 @@ std::string render_event(const json::object& event) {
                            cell(event, "what"),
                            text(event, "by").empty() ? cell(event, "origin") : cell(event, "by"));
     else if (type == "lost")
-        return fmt::format("-- {} events lost: this reader is too slow --\n", cell(event, "count"));
+        return fmt::format("-- {} events lost: {} --\n", cell(event, "count"),
+                           text(event, "where") == "daemon" ? "more came than the daemon could take"
+                                                            : "this reader is too slow");
     else
         // Of a type that has no layout of its own: its other members, as they come.
         for (const auto& [key, value] : event)

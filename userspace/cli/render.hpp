@@ -22,6 +22,8 @@ namespace tapgate::cli {
 [[nodiscard]] std::string render_flows(const boost::json::object& reply);
 [[nodiscard]] std::string render_bindings(const boost::json::object& reply);
 [[nodiscard]] std::string render_dns_stats(const boost::json::object& reply);
+/// What `event show` found, and what it cannot know.
+[[nodiscard]] std::string render_events(const boost::json::object& reply);
 /// One line of `event monitor`.
 [[nodiscard]] std::string render_event(const boost::json::object& event);
 

@@ -2,6 +2,7 @@
 #include "cli/units.hpp"
 
 #include "base/log.hpp"
+#include "policy/parse.hpp"
 
 #include <fmt/format.h>
 
@@ -45,6 +46,15 @@ Result<std::uint64_t> read_number(std::string_view option, std::string_view text
     if (error != std::errc{} || end != text.data() + text.size())
         return fail(ErrorCode::kInvalid, fmt::format("{} '{}' is not a number", option, printable(text, 80)));
     return number;
+}
+
+Result<std::chrono::seconds> read_duration(std::string_view option, std::string_view text) {
+    const auto duration = policy::parse_drain(text);
+    if (!duration)
+        return fail(ErrorCode::kInvalid,
+                    fmt::format("{} '{}' is not a time between 1s and 24h, such as 30s, 5m or 2h", option,
+                                printable(text, 80)));
+    return *duration;
 }
 
 } // namespace tapgate::cli

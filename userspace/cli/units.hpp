@@ -20,4 +20,8 @@ namespace tapgate::cli {
 /// The whole number from 0 that `text` is; the message of an error names `option`.
 Result<std::uint64_t> read_number(std::string_view option, std::string_view text);
 
+/// The time that `text` is, "30s", "5m" or "2h", from a second to a day; the message of an error names
+/// `option`.
+Result<std::chrono::seconds> read_duration(std::string_view option, std::string_view text);
+
 } // namespace tapgate::cli

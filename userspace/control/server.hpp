@@ -54,7 +54,7 @@ class Server {
     /// does or if the path is something else than a socket. Its directory is made (0755) if it is missing.
     Result<void> start();
 
-    /// False if publish() would reach nobody, so that the event need not be built.
+    /// False if publish() would reach nobody.
     [[nodiscard]] bool has_monitors() const;
 
     /// Sends `event` to the monitors. Never blocks.

@@ -156,7 +156,7 @@ Reply status_show(Daemon& daemon, const json::object& args) {
     reply["policies"] = daemon.policies().all().size();
     reply["upstreams"] = std::move(upstreams_json);
     reply["drops"] = drops_json(daemon.datapath().drops(std::nullopt));
-    reply["events_lost"] = daemon.datapath().events_lost() + daemon.events().lost();
+    reply["events_lost"] = daemon.events_lost();
     return reply;
 }
 
@@ -427,6 +427,7 @@ void add_commands(control::Server& server, Daemon& daemon) {
     add("dns show", dns_show);
     add("dns stats", dns_stats);
     add("dns flush", dns_flush);
+    add_event_commands(server, daemon);
     add_policy_commands(server, daemon);
 }
 

@@ -94,9 +94,9 @@ Result<void> Daemon::start_parts() {
     control_ = std::make_unique<control::Server>(context_, config_.daemon.control_socket);
     events_ = std::make_unique<EventRelay>(
         context_, [this](const proxy::Event& event, std::chrono::system_clock::time_point time) {
-            if (control_->has_monitors())
-                control_->publish(to_json(event, time));
+            publish(to_json(event, time), time);
         });
+    told_lost_ = events_lost();
     if (const auto workers = start_workers(); !workers)
         return workers;
     auto steering = net::Steering::install(config_.daemon.mark, config_.daemon.route_table);
@@ -272,8 +272,6 @@ asio::awaitable<void> Daemon::follow_drops() {
         if (error)
             co_return;
         datapath_->read_events([this](const datapath::DropEvent& event) {
-            if (!control_->has_monitors())
-                return;
             const GuestRegistry::Attached* attached = guests_->find(event.guest);
             if (event.question)
                 publish(to_json(dns_event(event, attached ? &attached->guest : nullptr),
@@ -312,7 +310,21 @@ asio::awaitable<void> Daemon::tick() {
         datapath_->sweep();
         refresh_upstreams();
         watcher_->restore();
+        tell_lost_events();
     }
+}
+
+void Daemon::publish(const boost::json::object& event, EventHistory::Time time) {
+    history_.add(event, time);
+    control_->publish(event);
+}
+
+void Daemon::tell_lost_events() {
+    const std::uint64_t lost = events_lost();
+    if (lost == told_lost_)
+        return;
+    publish(lost_event(lost - told_lost_));
+    told_lost_ = lost;
 }
 
 void Daemon::refresh_upstreams() {

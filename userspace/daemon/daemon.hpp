@@ -4,6 +4,7 @@
 #include "base/result.hpp"
 #include "control/server.hpp"
 #include "daemon/config.hpp"
+#include "daemon/event_history.hpp"
 #include "daemon/event_relay.hpp"
 #include "daemon/guest_registry.hpp"
 #include "daemon/kernel_adapter.hpp"
@@ -61,7 +62,14 @@ class Daemon {
 
     [[nodiscard]] std::chrono::steady_clock::time_point started() const { return started_; }
 
-    void publish(const boost::json::object& event) { control_->publish(event); }
+    [[nodiscard]] const EventHistory& history() const { return history_; }
+
+    /// Tells monitors of `event`, which happened at `time`, and keeps it in the history.
+    void publish(const boost::json::object& event,
+                 EventHistory::Time time = std::chrono::system_clock::now());
+
+    /// Events that reached neither history nor monitors, since the maps were made or the daemon started.
+    [[nodiscard]] std::uint64_t events_lost() const { return datapath_->events_lost() + events_->lost(); }
 
   private:
     explicit Daemon(const Config& config);
@@ -84,6 +92,8 @@ class Daemon {
     [[nodiscard]] proxy::DecidingRule rule_of(const datapath::DropEvent& event,
                                               const GuestRegistry::Attached& attached);
     void refresh_upstreams();
+    /// Says in the stream of events itself that some were lost since the last call.
+    void tell_lost_events();
 
     Config config_;
     std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
@@ -94,6 +104,8 @@ class Daemon {
     std::unique_ptr<PolicyStore> policies_;
     std::unique_ptr<control::Server> control_;
     std::unique_ptr<EventRelay> events_;
+    EventHistory history_;
+    std::uint64_t told_lost_ = 0; ///< of events_lost()
     Workers workers_;
     std::unique_ptr<net::Steering> steering_;
     std::unique_ptr<GuestRegistry> guests_;

@@ -131,6 +131,13 @@ json::object change_event(std::string_view type, std::string_view guest, std::st
     return object;
 }
 
+json::object lost_event(std::uint64_t count) {
+    json::object object = head("lost", "");
+    object["count"] = count;
+    object["where"] = "daemon";
+    return object;
+}
+
 EventRelay::EventRelay(boost::asio::io_context& context, Consumer consumer)
     : context_(context), state_(std::make_shared<State>()) {
     state_->consumer = std::move(consumer);

@@ -32,6 +32,8 @@ namespace tapgate::daemon {
 /// A guest that was attached or detached, or a policy that was loaded.
 [[nodiscard]] boost::json::object change_event(std::string_view type, std::string_view guest,
                                                std::string_view what);
+/// That `count` events came faster than they could be taken.
+[[nodiscard]] boost::json::object lost_event(std::uint64_t count);
 
 /// Carries the workers' events to the main thread. What waits there is bounded; over the bound events are
 /// counted as lost, never waited for.
