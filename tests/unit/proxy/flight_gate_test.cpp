@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "proxy/flight_gate.hpp"
+#include "tests/unit/proxy/gate_guest.hpp"
 
 #include <gtest/gtest.h>
 
@@ -10,96 +11,18 @@
 namespace tapgate::proxy {
 namespace {
 
-using net::GateCue;
-using net::GateStep;
-using policy::FirstFlightKind;
-using Then = GateStep::Then;
-
-constexpr FlightGate::Limits kLimits{4096, std::chrono::milliseconds(1000)};
-
-/// Lets pass what names good.test or nobody.
-class GoodOnly final : public FlightGate::Judge {
-  public:
-    bool admits(const policy::FirstFlight& flight, std::string_view reason) override {
-        asked.push_back(flight.name ? flight.name->text()
-                                    : std::string(policy::first_flight_kind_name(flight.kind)));
-        last_reason = reason;
-        if (flight.kind == FirstFlightKind::kHttpBad || flight.kind == FirstFlightKind::kTlsBad)
-            return false;
-        return !flight.name || flight.name->text() == "good.test";
-    }
-
-    [[nodiscard]] bool judges_every_request() const override { return every; }
-
-    std::vector<std::string> asked;
-    std::string last_reason;
-    bool every = true;
-};
-
-/// What the relay does with a gate, without sockets.
-class Guest {
-  public:
-    Guest(FlightGate& gate, bool in_bytes) : gate_(gate), in_bytes_(in_bytes) { offer(GateCue::kBytes); }
-
-    void says(std::string_view bytes) {
-        for (std::size_t at = 0; at < bytes.size(); at += in_bytes_ ? 1 : bytes.size()) {
-            // Nothing is read while the gate waits for an answer; it waits in the socket.
-            socket_ += bytes.substr(at, in_bytes_ ? 1 : bytes.size());
-            read();
-        }
-    }
-
-    void is_answered(std::string_view bytes) {
-        gate_.answered({reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size()});
-        if (then_ == Then::kAnswer) {
-            offer(GateCue::kBytes);
-            read();
-        }
-    }
-
-    void finishes() { offer(GateCue::kEnd); }
-
-    void is_late() { offer(GateCue::kLate); }
-
-    [[nodiscard]] const std::string& passed() const { return passed_; }
-
-    [[nodiscard]] Then then() const { return then_; }
-
-  private:
-    void read() {
-        while (!socket_.empty() && (then_ == Then::kMore || then_ == Then::kOpen)) {
-            held_ += socket_;
-            socket_.clear();
-            offer(GateCue::kBytes);
-        }
-    }
-
-    void offer(GateCue cue) {
-        if (then_ == Then::kRefuse)
-            return;
-        if (then_ != Then::kOpen) {
-            const ByteView view(reinterpret_cast<const std::uint8_t*>(held_.data()), held_.size());
-            const GateStep step = gate_.offer(view, cue);
-            passed_ += held_.substr(0, step.pass);
-            held_.erase(0, step.pass);
-            then_ = step.then;
-        }
-        if (then_ == Then::kOpen) {
-            passed_ += held_;
-            held_.clear();
-        }
-    }
-
-    FlightGate& gate_;
-    bool in_bytes_;
-    std::string socket_;
-    std::string held_;
-    std::string passed_;
-    Then then_ = Then::kMore;
-};
+using test::GoodOnly;
+using test::Guest;
+using test::kLimits;
+using Then = net::GateStep::Then;
 
 std::string get(std::string_view host, std::string_view headers = "") {
     return "GET / HTTP/1.1\r\nHost: " + std::string(host) + "\r\n" + std::string(headers) + "\r\n";
+}
+
+/// How much the guest sends at a time.
+std::size_t piece(bool in_bytes) {
+    return in_bytes ? 1 : SIZE_MAX;
 }
 
 constexpr std::string_view kOk = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
@@ -108,7 +31,7 @@ class FlightGateTest : public ::testing::TestWithParam<bool> {
   protected:
     GoodOnly judge_;
     FlightGate gate_{judge_, FlightGate::Stage::kHttp, kLimits};
-    Guest guest_{gate_, GetParam()};
+    Guest guest_{gate_, piece(GetParam())};
 };
 
 TEST_P(FlightGateTest, B39_every_request_on_a_connection_is_judged) {
@@ -157,7 +80,7 @@ TEST_P(FlightGateTest, B41_what_cannot_be_followed_is_refused) {
     for (const auto& [bytes, reason] : kCases) {
         GoodOnly judge;
         FlightGate gate(judge, FlightGate::Stage::kHttp, kLimits);
-        Guest guest(gate, GetParam());
+        Guest guest(gate, piece(GetParam()));
         guest.says(good);
         guest.says(bytes);
         EXPECT_EQ(guest.then(), Then::kRefuse) << bytes;
@@ -195,7 +118,7 @@ TEST_P(FlightGateTest, B40_an_upgrade_to_http_2_or_tls_ends_when_the_server_agre
     for (const std::string_view protocol : {"h2c", "HTTP/2.0", "websocket, h2c", "TLS/1.0"}) {
         GoodOnly judge;
         FlightGate gate(judge, FlightGate::Stage::kHttp, kLimits);
-        Guest guest(gate, GetParam());
+        Guest guest(gate, piece(GetParam()));
         const std::string upgrade = get("good.test", "Upgrade: " + std::string(protocol) + "\r\n");
         guest.says(upgrade + "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
         guest.is_answered("HTTP/1.1 101 Switching Protocols\r\n\r\n");
@@ -265,7 +188,7 @@ class SilenceTest : public ::testing::TestWithParam<bool> {
   protected:
     GoodOnly judge_;
     FlightGate gate_{judge_, FlightGate::Stage::kFirstFlight, kLimits};
-    Guest guest_{gate_, GetParam()};
+    Guest guest_{gate_, piece(GetParam())};
 };
 
 TEST_P(SilenceTest, a_client_of_a_server_first_protocol_is_let_through) {
