@@ -20,25 +20,23 @@ char tg_license[] SEC("license") = "Dual BSD/GPL";
 /* --- tap_ingress: what the guest sends --------------------------------------------------------------------
  */
 
-/* Nothing is routed to these, with or without the daemon. */
-static __always_inline bool is_bad_destination_v4(const struct tg_address *address)
+/* Why nothing is routed to the address, with or without the daemon; TG_DROP_NONE if something is. */
+static __always_inline verdict_t unroutable_v4(const struct tg_address *address)
 {
 	__u8 first = address->bytes[12];
 
-	return first == 0 || first == 127;
+	if ((first & 0xf0) == 0xe0 || address_v4(address) == 0xffffffff)
+		return TG_DROP_MULTICAST;
+	return first == 0 || first == 127 ? TG_DROP_IP_HEADER : TG_DROP_NONE;
 }
 
-static __always_inline bool is_multicast_v4(const struct tg_address *address)
+/* The same; ::/96 are the unspecified, the loopback and the v4-compatible addresses. */
+static __always_inline verdict_t unroutable_v6(const struct tg_address *address)
 {
-	__u8 first = address->bytes[12];
-
-	return (first & 0xf0) == 0xe0 || address_v4(address) == 0xffffffff;
-}
-
-/* ::/96: unspecified, loopback and v4-compatible addresses. */
-static __always_inline bool is_bad_destination_v6(const struct tg_address *address)
-{
-	return !address_word(address, 0) && !((const __be32 *)address->bytes)[2];
+	if (address->bytes[0] == 0xff)
+		return TG_DROP_MULTICAST;
+	return !address_word(address, 0) && !((const __be32 *)address->bytes)[2] ? TG_DROP_IP_HEADER
+										 : TG_DROP_NONE;
 }
 
 static __always_inline verdict_t check_source(const struct guest_context *context,
@@ -63,10 +61,7 @@ static __always_inline verdict_t check_ipv4(struct __sk_buff *skb, const struct 
 		return verdict;
 	if (packet->group_mac)
 		return TG_DROP_MULTICAST;
-	if (is_multicast_v4(&packet->flow.peer_address))
-		packet->unroutable = TG_DROP_MULTICAST;
-	else if (is_bad_destination_v4(&packet->flow.peer_address))
-		packet->unroutable = TG_DROP_IP_HEADER;
+	packet->unroutable = unroutable_v4(&packet->flow.peer_address);
 	return TG_DROP_NONE;
 }
 
@@ -93,10 +88,7 @@ static __always_inline verdict_t check_ipv6(struct __sk_buff *skb, const struct 
 		return verdict;
 	if (packet->group_mac)
 		return TG_DROP_MULTICAST;
-	if (packet->flow.peer_address.bytes[0] == 0xff)
-		packet->unroutable = TG_DROP_MULTICAST;
-	else if (is_bad_destination_v6(&packet->flow.peer_address))
-		packet->unroutable = TG_DROP_IP_HEADER;
+	packet->unroutable = unroutable_v6(&packet->flow.peer_address);
 	return TG_DROP_NONE;
 }
 
@@ -387,4 +379,36 @@ int forget_binding(struct __sk_buff *skb)
 	if (bpf_skb_load_bytes(skb, ETH_HLEN, &forgetting, sizeof(forgetting)))
 		return 0;
 	return binding_forget(&forgetting);
+}
+
+/*
+ * Takes a struct tg_judging behind the Ethernet header and fills its judgement in: what tap_ingress would say
+ * of a SYN of that guest now. Returns an enum tg_drop_reason. Changes nothing but the note of when the
+ * address was last asked for.
+ */
+SEC("tc")
+int judge_flow(struct __sk_buff *skb)
+{
+	struct packet packet = {.from_guest = true};
+	struct guest_context context;
+	struct tg_judging judging;
+	verdict_t verdict;
+
+	if (bpf_skb_load_bytes(skb, ETH_HLEN, &judging, sizeof(judging)) ||
+	    !guest_find(judging.ifindex, &context))
+		return TG_DROP_UNKNOWN_GUEST;
+	packet.flow.protocol = IPPROTO_TCP;
+	packet.flow.peer_address = judging.peer_address;
+	packet.flow.peer_port = judging.peer_port;
+	packet.unroutable = address_mapped(&judging.peer_address) ? unroutable_v4(&judging.peer_address)
+								  : unroutable_v6(&judging.peer_address);
+	if (is_name_service_port(packet.flow.peer_port))
+		verdict = TG_DROP_DNS_TRANSPORT;
+	else
+		verdict = judge_syn(&context, &packet);
+	if (!verdict && context.state->half_open >= context.guest->half_open_max)
+		verdict = TG_DROP_HALF_OPEN_CAP;
+	bpf_skb_store_bytes(skb, ETH_HLEN + offsetof(struct tg_judging, judgement), &packet.judgement,
+			    sizeof(packet.judgement), 0);
+	return verdict;
 }

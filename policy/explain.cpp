@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "policy/decide.hpp"
+#include "policy/ground.hpp"
 #include "policy/groups.hpp"
 #include "policy/match.hpp"
 #include "policy/parse.hpp"
 #include "policy/rule_text.hpp"
 
 #include <fmt/format.h>
+
+#include <algorithm>
 
 namespace tapgate::policy {
 
@@ -162,11 +165,20 @@ std::string summary_of(const Policy& policy, const Explanation& explanation, std
     return std::string(verdict);
 }
 
+std::string_view default_of(const FlowFacts& facts) {
+    return facts.direction == Direction::kIngress ? "default_ingress" : "default_egress";
+}
+
 /// Fills in what follows from the decision.
 void finish(const Policy& policy, std::string_view default_key, Explanation& explanation) {
     if (explanation.decision.rule)
         explanation.place = place_of(policy, *explanation.decision.rule);
     explanation.summary = summary_of(policy, explanation, default_key);
+}
+
+ExplainStep step_of(const Policy& policy, std::size_t index, const Match& match, std::string reason) {
+    const bool matched = match.effect == Effect::kDecides || match.effect == Effect::kMayAllow;
+    return {index, place_of(policy, index), matched, std::move(reason)};
 }
 
 /// The plain ordered walk over all rules.
@@ -177,8 +189,7 @@ void walk_all(const Policy& policy, Action default_action, const Matcher& match,
     for (std::size_t index = 0; index < policy.rules.size(); ++index) {
         const Rule& rule = policy.rules[index];
         const Match result = match(rule);
-        const bool matched = result.effect == Effect::kDecides || result.effect == Effect::kMayAllow;
-        explanation.steps.push_back({index, place_of(policy, index), matched, reason(rule, result.why)});
+        explanation.steps.push_back(step_of(policy, index, result, reason(rule, result.why)));
         if (const auto decision = walk.step(index, rule, result)) {
             explanation.decision = *decision;
             return;
@@ -215,8 +226,41 @@ Explanation explain_flow(const CompiledPolicy& policy, const FlowFacts& facts,
                 walk_flow(policy, facts, false, wire_name_of(policy.policy(), *flight), explanation);
         }
     }
-    finish(policy.policy(), facts.direction == Direction::kIngress ? "default_ingress" : "default_egress",
-           explanation);
+    finish(policy.policy(), default_of(facts), explanation);
+    return explanation;
+}
+
+Explanation ground_of_flow(const CompiledPolicy& policy, const FlowFacts& facts,
+                           const std::optional<FirstFlight>& flight) {
+    Explanation explanation;
+    explanation.address_group = group_of(policy, facts.destination.address, facts.host_addresses);
+    const Decision at_syn = decide_syn(policy, facts);
+    const bool by_flight = flight && at_syn.verdict == Verdict::kDefer;
+    explanation.decision = by_flight ? decide_first_flight(policy, facts, *flight) : at_syn;
+    if (const auto index = explanation.decision.rule) {
+        const FlowView view{facts, !by_flight && facts.protocol == Protocol::kTcp,
+                            by_flight ? wire_name_of(policy.policy(), *flight) : nullptr,
+                            explanation.address_group, embedded_v4(facts.destination.address)};
+        const Rule& rule = policy.policy().rules.at(*index);
+        const Match match = match_flow(rule, view);
+        explanation.steps.push_back(
+            step_of(policy.policy(), *index, match, flow_reason(rule, view, match.why)));
+    }
+    finish(policy.policy(), default_of(facts), explanation);
+    return explanation;
+}
+
+Explanation ground_of_query(const CompiledPolicy& policy, const Name& name, Protocol transport) {
+    Explanation explanation;
+    explanation.decision = decide_query(policy, name, transport);
+    if (const auto index = explanation.decision.rule) {
+        const QueryView query{policy.policy().dns, name, transport, {}};
+        const Rule& rule = policy.policy().rules.at(*index);
+        const Match match = match_query(rule, query);
+        explanation.steps.push_back(
+            step_of(policy.policy(), *index, match, query_reason(rule, query, match.why)));
+    }
+    finish(policy.policy(), "default_egress", explanation);
     return explanation;
 }
 
@@ -230,6 +274,21 @@ Explanation explain_query(const CompiledPolicy& policy, const Name& name, Protoc
         [&](const Rule& rule, Why why) { return query_reason(rule, query, why); }, explanation);
     finish(policy.policy(), "default_egress", explanation);
     return explanation;
+}
+
+std::string over_length(const DnsSettings& limits, const Name& name) {
+    const std::string& text = name.text();
+    if (limits.max_name != 0 && text.size() > limits.max_name)
+        return fmt::format("the name has {} octets, dns.max_name is {}", text.size(), limits.max_name);
+    std::size_t longest = 0;
+    for (std::size_t begin = 0; begin <= text.size();) {
+        const std::size_t end = std::min(text.find('.', begin), text.size());
+        longest = std::max(longest, end - begin);
+        begin = end + 1;
+    }
+    if (limits.max_label != 0 && longest > limits.max_label)
+        return fmt::format("a label has {} octets, dns.max_label is {}", longest, limits.max_label);
+    return {};
 }
 
 } // namespace tapgate::policy

@@ -70,6 +70,8 @@ TEST(Complete, names_are_those_that_the_argument_can_be) {
     EXPECT_EQ(complete_words({"dns", "show", "a"}).words, Words{"a-guest"});
     EXPECT_EQ(complete_words({"dns", "flush", "a"}).words, Words{"a-name"});
     EXPECT_EQ(complete_words({"flow", "show", "--guest", ""}).words, Words{"a-guest"});
+    EXPECT_EQ(complete_words({"why", "a"}).words, Words{"a-guest"});
+    EXPECT_EQ(complete_words({"why", "vm0", ""}).words, Words{"a-name"});
 }
 
 TEST(Complete, files_are_left_to_the_shell) {

@@ -113,6 +113,36 @@ dropped:
 )");
 }
 
+constexpr auto kWhy = R"json(
+{"guest":"vm1","name":"a.example","address":null,"port":443,"policy":"web","generation":4,"verdict":"deny",
+ "assumed":false,
+ "steps":[{"step":"query","for":"a.example","verdict":"allow","text":"allow: by default"},
+          {"step":"binding","for":"192.0.2.7","verdict":null,"text":"a.example for 58 s more"},
+          {"step":"syn","for":"192.0.2.7:443","verdict":"deny","text":"deny: rule 2"}],
+ "to_allow":{"text":"add 'it' before rule 2 (line 7)","possible":true,"rule":"allow@a.example:tcp:443","before":2}})json";
+constexpr auto kWhyNot =
+    R"({"guest":"vm1","name":null,"address":"192.0.2.7","port":80,"policy":"web","generation":4,
+  "verdict":"deny","assumed":true,"steps":[],
+  "to_allow":{"text":"no policy can allow this address","possible":false,"rule":null}})";
+
+TEST(Output, why) {
+    EXPECT_EQ(shown("why", kWhy, {"why", "vm1", "a.example"}), R"(
+guest vm1 to a.example port 443, by policy web generation 4
+STEP     VERDICT  FOR            WHY
+query    allow    a.example      allow: by default
+binding  -        192.0.2.7      a.example for 58 s more
+syn      deny     192.0.2.7:443  deny: rule 2
+verdict: deny
+to allow it: add 'it' before rule 2 (line 7)
+)");
+    EXPECT_EQ(shown("why", kWhyNot, {"why", "vm1", "192.0.2.7:80"}), R"(
+guest vm1 to 192.0.2.7 port 80, by policy web generation 4
+STEP  VERDICT  FOR  WHY
+verdict: deny (for a public address: the guest holds none yet)
+no rule alone allows it: no policy can allow this address
+)");
+}
+
 TEST(Output, guest_show) {
     EXPECT_EQ(shown("guest show", kGuests, {"guest", "show"}), R"(
 NAME   INTERFACE  STATE     POLICY  GEN  SESSIONS  BINDINGS  DROPPED  ADDRESSES

@@ -25,7 +25,7 @@ TEST(Commands, each_has_a_unique_name_a_summary_and_something_to_run) {
         EXPECT_FALSE(entry.summary.ends_with('.')) << entry.name;
         EXPECT_NE(entry.run, nullptr);
     }
-    EXPECT_EQ(seen.size(), 18U);
+    EXPECT_EQ(seen.size(), 19U);
 }
 
 TEST(Commands, those_of_one_object_stand_together) {
@@ -51,7 +51,7 @@ TEST(Commands, required_positionals_stand_first_and_options_have_dashes_and_help
 TEST(Commands, help_mentions_every_command_option_and_argument) {
     const std::string overview = help_text();
     for (const Command& entry : commands()) {
-        const std::string name = std::string(entry.object) + " " + std::string(entry.name);
+        const std::string name = full_name(entry);
         EXPECT_NE(overview.find(name), std::string::npos) << name;
         EXPECT_NE(help_text(entry.object).find(name), std::string::npos) << name;
         const std::string text = help_text(entry);
@@ -102,8 +102,8 @@ TEST(Prefixes, a_whole_word_wins_over_a_longer_one) {
 
 TEST(Prefixes, an_unknown_word_names_the_nearest_and_an_empty_one_is_no_prefix) {
     EXPECT_EQ(find_command("geust", "show").error().message(),
-              "unknown object 'geust'; did you mean 'guest'? valid: status, guest, policy, flow, dns, event, "
-              "feature");
+              "unknown object 'geust'; did you mean 'guest'? valid: status, guest, why, policy, flow, dns, "
+              "event, feature");
     EXPECT_EQ(
         find_command("guest", "remove").error().message().rfind("unknown command of 'guest' 'remove';", 0),
         0U);
@@ -121,6 +121,17 @@ TEST(ArgumentsOf, options_may_stand_anywhere_and_take_their_values_in_both_forms
     EXPECT_EQ(arguments->get("--policy"), "web");
     EXPECT_FALSE(arguments->has("--mac"));
     EXPECT_EQ(arguments->get("--mac"), "");
+}
+
+TEST(Prefixes, an_object_that_is_the_whole_command_takes_no_second_word) {
+    const Command* why = find_whole_command("w");
+    ASSERT_NE(why, nullptr);
+    EXPECT_EQ(full_name(*why), "why");
+    EXPECT_EQ(find_command("why", "anything").value(), why);
+    EXPECT_EQ(usage_line(*why), "why GUEST NAME|ADDRESS[:PORT]");
+    EXPECT_EQ(find_whole_command("guest"), nullptr);
+    EXPECT_EQ(find_whole_command("nothing"), nullptr);
+    EXPECT_EQ(parse(*why, {"vm1"}).error().message(), "'why' needs NAME|ADDRESS[:PORT]");
 }
 
 TEST(ArgumentsOf, two_dashes_end_the_options) {

@@ -3,6 +3,11 @@
 
 #include <fmt/format.h>
 
+#include <cstring>
+
+#include <arpa/inet.h>
+#include <linux/if_ether.h>
+
 namespace tapgate::test {
 
 namespace {
@@ -10,6 +15,25 @@ namespace {
 /// The policy's verdicts as the guest meets them; that they are the right ones is for policy_property_test.
 class PolicyTest : public ProgRunTest {
   protected:
+    struct Judged {
+        RunResult run;
+        tg_judgement judgement{};
+    };
+
+    static Judged judge(const IpAddress& destination, std::uint16_t port,
+                        unsigned ifindex = Programs::tap_ifindex()) {
+        tg_judging judging{};
+        judging.peer_address = to_tg(destination);
+        judging.ifindex = ifindex;
+        judging.peer_port = htons(port);
+        Bytes packet(ETH_HLEN + sizeof judging);
+        std::memcpy(packet.data() + ETH_HLEN, &judging, sizeof judging);
+        Judged judged{product().run("judge_flow", packet), {}};
+        std::memcpy(&judging, judged.run.packet.data() + ETH_HLEN, sizeof judging);
+        judged.judgement = judging.judgement;
+        return judged;
+    }
+
     static RunResult send_syn(const Family& family, const IpAddress& destination) {
         TcpFields fields;
         return ingress(tcp_frame(family.guest, destination, fields));
@@ -98,6 +122,51 @@ TEST_F(PolicyTest, udp_and_icmp_are_judged_although_neither_is_forwarded) {
     }
     EXPECT_TRUE(refused(ingress(ip_frame(kGuest4, kServer4, IPPROTO_ICMP, Bytes{8, 0, 0, 0, 0, 0, 0, 0})),
                         TG_DROP_POLICY_FIRST_PACKET));
+}
+
+TEST_F(PolicyTest, judge_flow_says_what_tap_ingress_does_and_does_nothing) {
+    for (const char* policy : {"rules = [\"allow@www.example.com:tcp:443\"]", "rules = [\"deny@any\"]",
+                               "rules = [\"deny@x.example\", \"allow@any:tcp:443,853\"]"}) {
+        product().reset();
+        product().set_policy(policy);
+        for (const auto& family : families()) {
+            product().bind("www.example.com", family.server, std::chrono::hours(1));
+            for (const IpAddress& destination :
+                 {family.server, family.stranger, *IpAddress::parse("127.0.0.1"), *IpAddress::parse("::1"),
+                  *IpAddress::parse("224.0.0.1"), *IpAddress::parse("ff02::1"),
+                  *IpAddress::parse("240.0.0.1")}) {
+                if (destination.is_v4() != family.guest.is_v4())
+                    continue;
+                for (const std::uint16_t port : {443, 444, 853, 53}) {
+                    const Judged judged = judge(destination, port);
+                    EXPECT_EQ(product().state().half_open, 0U);
+                    TcpFields fields;
+                    fields.destination_port = port;
+                    const auto met = ingress(tcp_frame(family.guest, destination, fields));
+                    const auto reason =
+                        judged.run.action == TG_DROP_NONE ? int{TG_DROP_NO_LISTENER} : judged.run.action;
+                    EXPECT_TRUE(refused(met, static_cast<tg_drop_reason>(reason)))
+                        << policy << ' ' << destination.to_string() << ' ' << port;
+                    EXPECT_TRUE(judged.run.drops.empty());
+                }
+            }
+        }
+    }
+}
+
+TEST_F(PolicyTest, judge_flow_tells_the_judgement_and_knows_the_guest_and_its_cap) {
+    const Family& family = *families().begin();
+    product().set_policy("rules = [\"deny@192.0.2.0/24\", \"allow@any:tcp:443\"]");
+    EXPECT_EQ(judge(family.server, 443).judgement.verdict, TG_VERDICT_ALLOW);
+    EXPECT_EQ(judge(family.server, 443).judgement.group, 1);
+    EXPECT_EQ(judge(family.server, 444).judgement.verdict, TG_VERDICT_DENY);
+    EXPECT_EQ(judge(family.server, 53).judgement.verdict, TG_VERDICT_NONE);
+    tg_guest_state full = product().state();
+    full.half_open = Programs::default_guest().half_open_max;
+    product().set_state(full);
+    EXPECT_EQ(judge(family.server, 443).run.action, TG_DROP_HALF_OPEN_CAP);
+    EXPECT_EQ(judge(family.server, 443, 0).run.action, TG_DROP_UNKNOWN_GUEST);
+    EXPECT_EQ(product().run("judge_flow", Bytes(20)).action, TG_DROP_UNKNOWN_GUEST);
 }
 
 TEST_F(PolicyTest, a_name_counts_only_while_its_binding_lives) {

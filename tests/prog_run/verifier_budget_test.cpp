@@ -21,8 +21,9 @@ struct Budget {
 class VerifierBudgetTest : public ProgRunTest {};
 
 TEST_F(VerifierBudgetTest, each_program_stays_within_its_budget) {
-    for (const Budget& budget : {Budget{"tap_ingress", 30'000}, Budget{"tap_egress", 40'000},
-                                 Budget{"record_answer", 30'000}, Budget{"forget_binding", 60'000}}) {
+    for (const Budget& budget :
+         {Budget{"tap_ingress", 30'000}, Budget{"tap_egress", 40'000}, Budget{"record_answer", 30'000},
+          Budget{"forget_binding", 60'000}, Budget{"judge_flow", 10'000}}) {
         const auto* const program = bpf_object__find_program_by_name(product().object(), budget.program);
         ASSERT_NE(program, nullptr);
         bpf_prog_info info{};

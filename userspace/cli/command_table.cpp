@@ -27,6 +27,13 @@ const std::vector<Command>& commands() {
          guest_add},
         {"guest", "del", "Forget a guest and cut it off", {{"NAME"}}, {}, guest_del},
 
+        {"why",
+         "",
+         "Walk what would become of a guest's connection now, and say what would have to change",
+         {{"GUEST"}, {"NAME|ADDRESS[:PORT]"}},
+         {},
+         why},
+
         {"policy",
          "show",
          "List the loaded policies, or show one with its rules",

@@ -186,6 +186,13 @@ int event_show(Console& console, const Arguments& arguments) {
     return ask(console, "event show", args, render_events);
 }
 
+int why(Console& console, const Arguments& arguments) {
+    json::object args;
+    pass(arguments, "GUEST", "guest", args);
+    pass(arguments, "NAME|ADDRESS[:PORT]", "target", args);
+    return ask(console, "why", args, render_why);
+}
+
 int event_monitor(Console& console, const Arguments& arguments) {
     auto client = control::Client::connect(console.socket);
     if (!client)

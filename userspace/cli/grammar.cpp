@@ -27,8 +27,7 @@ Result<const Option*> find_option(const Command& command, std::string_view name)
     if (found != command.options.end())
         return &*found;
     if (command.options.empty())
-        return usage(
-            fmt::format("'{} {}' takes no option '{}'", command.object, command.name, printable(name, 80)));
+        return usage(fmt::format("'{}' takes no option '{}'", full_name(command), printable(name, 80)));
     std::vector<std::string_view> valid;
     for (const Option& option : command.options)
         valid.push_back(option.name);
@@ -110,10 +109,27 @@ std::vector<std::string_view> command_names(std::string_view object) {
     return names;
 }
 
+std::string full_name(const Command& command) {
+    return command.name.empty() ? std::string(command.object)
+                                : fmt::format("{} {}", command.object, command.name);
+}
+
+const Command* find_whole_command(std::string_view object) {
+    const auto whole_object = complete("object", object, object_names());
+    if (!whole_object)
+        return nullptr;
+    const auto found = std::ranges::find_if(commands(), [&](const Command& command) {
+        return command.object == *whole_object && command.name.empty();
+    });
+    return found == commands().end() ? nullptr : &*found;
+}
+
 Result<const Command*> find_command(std::string_view object, std::string_view name) {
     const auto whole_object = complete("object", object, object_names());
     if (!whole_object)
         return fail(whole_object.error());
+    if (const Command* whole = find_whole_command(*whole_object))
+        return whole;
     const auto whole_name =
         complete(fmt::format("command of '{}'", *whole_object), name, command_names(*whole_object));
     if (!whole_name)
@@ -143,17 +159,16 @@ Result<Arguments> parse_arguments(const Command& command, std::span<const std::s
             arguments.add(command.positionals[place++].name, word);
             ++i;
         } else {
-            return usage(fmt::format("'{}' is one argument too many for '{} {}'", printable(word, 80),
-                                     command.object, command.name));
+            return usage(fmt::format("'{}' is one argument too many for '{}'", printable(word, 80),
+                                     full_name(command)));
         }
     }
     for (const Positional& positional : command.positionals)
         if (positional.required && !arguments.has(positional.name))
-            return usage(fmt::format("'{} {}' needs {}", command.object, command.name, positional.name));
+            return usage(fmt::format("'{}' needs {}", full_name(command), positional.name));
     for (const Option& option : command.options)
         if (option.required && !arguments.has(option.name))
-            return usage(
-                fmt::format("'{} {}' needs {} {}", command.object, command.name, option.name, option.value));
+            return usage(fmt::format("'{}' needs {} {}", full_name(command), option.name, option.value));
     return arguments;
 }
 

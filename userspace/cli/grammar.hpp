@@ -50,13 +50,16 @@ class Console;
 
 struct Command {
     std::string_view object;
-    std::string_view name;
+    std::string_view name;    ///< empty if the object's word is the whole command, as for `why`
     std::string_view summary; ///< one sentence, without a full stop
     std::vector<Positional> positionals;
     std::vector<Option> options;
     /// Runs the command; returns the exit code.
     int (*run)(Console& console, const Arguments& arguments);
 };
+
+/// The words that name it: "guest show", "why".
+[[nodiscard]] std::string full_name(const Command& command);
 
 /// All commands, those of one object together.
 [[nodiscard]] const std::vector<Command>& commands();
@@ -66,8 +69,12 @@ struct Command {
 Result<std::string_view> complete(std::string_view what, std::string_view word,
                                   std::span<const std::string_view> valid);
 
-/// The command that two words, possibly shortened, name.
+/// The command that two words, possibly shortened, name; `name` is not looked at for an object whose word is
+/// the whole command.
 Result<const Command*> find_command(std::string_view object, std::string_view name);
+
+/// The command that `object`, possibly shortened, names on its own; null if it takes a second word.
+[[nodiscard]] const Command* find_whole_command(std::string_view object);
 
 /// Reads what follows the command's words. The message of an error says what would be right.
 Result<Arguments> parse_arguments(const Command& command, std::span<const std::string> words);

@@ -30,14 +30,14 @@ std::string summaries(std::string_view object) {
     Table table;
     for (const Command& command : commands())
         if (object.empty() || command.object == object)
-            table.add({fmt::format("{} {}", command.object, command.name), std::string(command.summary)});
+            table.add({full_name(command), std::string(command.summary)});
     return table.text("  ");
 }
 
 } // namespace
 
 std::string usage_line(const Command& command) {
-    std::string line = fmt::format("{} {}", command.object, command.name);
+    std::string line = full_name(command);
     for (const Positional& positional : command.positionals)
         line += fmt::format(fmt::runtime(positional.required ? " {}" : " [{}]"), positional.name);
     for (const Option& option : command.options) {

@@ -299,6 +299,28 @@ std::string render_events(const json::object& reply) {
     return events.empty() ? lines + "no events\n" : lines;
 }
 
+std::string render_why(const json::object& reply) {
+    static constexpr Column kColumns[] = {
+        {"STEP", [](const json::object& row) { return cell(row, "step"); }},
+        {"VERDICT", [](const json::object& row) { return cell(row, "verdict"); }},
+        {"FOR", [](const json::object& row) { return cell(row, "for"); }},
+        {"WHY", [](const json::object& row) { return cell(row, "text"); }},
+    };
+    const std::string_view whom = text(reply, "name").empty() ? "address" : "name";
+    std::string shown =
+        fmt::format("guest {} to {} port {}, by policy {} generation {}\n", cell(reply, "guest"),
+                    cell(reply, whom), cell(reply, "port"), cell(reply, "policy"), cell(reply, "generation"));
+    shown += columns(list(reply, "steps"), kColumns);
+    shown += fmt::format(
+        "verdict: {}{}\n", cell(reply, "verdict"),
+        cell(reply, "assumed") == "true" ? " (for a public address: the guest holds none yet)" : "");
+    if (const json::object& remedy = member(reply, "to_allow"); !remedy.empty())
+        shown += fmt::format("{}: {}\n",
+                             cell(remedy, "possible") == "true" ? "to allow it" : "no rule alone allows it",
+                             cell(remedy, "text"));
+    return shown;
+}
+
 std::string render_event(const json::object& event) {
     const std::string_view type = text(event, "type");
     std::string what;

@@ -24,6 +24,8 @@ namespace tapgate::cli {
 [[nodiscard]] std::string render_dns_stats(const boost::json::object& reply);
 /// What `event show` found, and what it cannot know.
 [[nodiscard]] std::string render_events(const boost::json::object& reply);
+/// The steps of the walk, one below the other, and what comes out of them.
+[[nodiscard]] std::string render_why(const boost::json::object& reply);
 /// One line of `event monitor`.
 [[nodiscard]] std::string render_event(const boost::json::object& event);
 

@@ -71,7 +71,9 @@ Result<Globals> take_globals(std::span<const std::string> words, Console& consol
             console.socket = words[++i];
         } else {
             globals.words.push_back(word);
-            if (globals.words.size() == 2)
+            if (globals.words.size() == 1)
+                command = find_whole_command(word);
+            if (globals.words.size() == 2 && command == nullptr)
                 if (const auto found = find_command(globals.words[0], globals.words[1]))
                     command = *found;
             if (command != nullptr && is_option_with_value(*command, word) && i + 1 < words.size())
@@ -97,14 +99,14 @@ int help(Console& console, std::span<const std::string> words) {
         print_help(console, help_text(), usage_lines({}));
         return kExitOk;
     }
-    if (words.size() == 1) {
+    if (words.size() == 1 && find_whole_command(words[0]) == nullptr) {
         const auto object = complete("object", words[0], object_names());
         if (!object)
             return console.usage(object.error().message());
         print_help(console, help_text(*object), usage_lines(*object));
         return kExitOk;
     }
-    const auto command = find_command(words[0], words[1]);
+    const auto command = find_command(words[0], words.back());
     if (!command)
         return console.usage(command.error().message());
     print_help(console, help_text(**command), {usage_line(**command)});
@@ -143,14 +145,15 @@ int run(std::span<const std::string> arguments, std::ostream& out, std::ostream&
         return help(console, words.subspan(1, std::min<std::size_t>(words.size() - 1, 2)));
     if (words.size() >= 2 && is_help(words[1]))
         return help(console, words.first(1));
-    if (globals->help || (words.size() == 3 && words[2] == "help"))
+    if (globals->help || (words.size() == 3 && words[2] == "help" && find_whole_command(words[0]) == nullptr))
         return help(console, words.first(std::min<std::size_t>(words.size(), 2)));
 
     if (words.empty())
         return console.usage("an object and a command are missing");
     if (words[0].starts_with('-'))
         return console.usage(fmt::format("unknown option '{}'", printable(words[0], 80)));
-    if (words.size() == 1) {
+    const bool is_whole = find_whole_command(words[0]) != nullptr;
+    if (words.size() == 1 && !is_whole) {
         const auto object = complete("object", words[0], object_names());
         if (!object)
             return console.usage(object.error().message());
@@ -159,13 +162,12 @@ int run(std::span<const std::string> arguments, std::ostream& out, std::ostream&
             names += fmt::format("{}{}", names.empty() ? "" : ", ", name);
         return console.usage(fmt::format("a command of '{}' is missing: {}", *object, names), *object);
     }
-    const auto command = find_command(words[0], words[1]);
+    const auto command = find_command(words[0], is_whole ? std::string_view() : words[1]);
     if (!command)
         return console.usage(command.error().message());
-    const auto parsed = parse_arguments(**command, words.subspan(2));
+    const auto parsed = parse_arguments(**command, words.subspan(is_whole ? 1 : 2));
     if (!parsed)
-        return console.usage(parsed.error().message(),
-                             fmt::format("{} {}", (*command)->object, (*command)->name));
+        return console.usage(parsed.error().message(), full_name(**command));
     return (*command)->run(console, *parsed);
 }
 

@@ -429,6 +429,7 @@ void add_commands(control::Server& server, Daemon& daemon) {
     add("dns flush", dns_flush);
     add_event_commands(server, daemon);
     add_policy_commands(server, daemon);
+    add_why_command(server, daemon);
 }
 
 } // namespace tapgate::daemon

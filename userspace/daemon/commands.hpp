@@ -20,5 +20,7 @@ void add_commands(control::Server& server, Daemon& daemon);
 void add_event_commands(control::Server& server, Daemon& daemon);
 /// Those about policies among them (policy_commands.cpp).
 void add_policy_commands(control::Server& server, Daemon& daemon);
+/// `why` (why_command.cpp).
+void add_why_command(control::Server& server, Daemon& daemon);
 
 } // namespace tapgate::daemon

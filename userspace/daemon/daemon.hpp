@@ -46,6 +46,8 @@ class Daemon {
 
     [[nodiscard]] datapath::Datapath& datapath() { return *datapath_; }
 
+    [[nodiscard]] KernelAdapter& kernel() { return *kernel_; }
+
     [[nodiscard]] const PolicyStore& policies() const { return *policies_; }
 
     [[nodiscard]] PolicyLoader& loader() { return *loader_; }

@@ -2,6 +2,7 @@
 #include "datapath/binding_writer.hpp"
 
 #include "datapath/abi.hpp"
+#include "datapath/program_run.hpp"
 
 #include <bpf/bpf.h>
 
@@ -17,18 +18,6 @@ namespace tapgate::datapath {
 namespace {
 
 constexpr std::size_t kWireNameMax = 255; // RFC 1035 2.3.4, with the root octet
-
-/// What a program returns when it is run on `packet`.
-Result<std::uint32_t> run(int program, std::span<const std::uint8_t> packet) {
-    bpf_test_run_opts options{};
-    options.sz = sizeof options;
-    options.data_in = packet.data();
-    options.data_size_in = static_cast<std::uint32_t>(packet.size());
-    options.repeat = 1;
-    if (::bpf_prog_test_run_opts(program, &options) != 0)
-        return fail_errno("run a BPF program");
-    return options.retval;
-}
 
 Result<void> append_name(tg_recording& out, std::span<const std::uint8_t> name) {
     if (name.empty() || name.size() > kWireNameMax)
@@ -73,7 +62,7 @@ Result<tg_drop_reason> BindingWriter::write(const tg_recording& recording) {
     constexpr std::array<std::uint8_t, ETH_ZLEN> kAnyPacket{};
     if (::bpf_map_update_elem(recordings_fd_, &kOnly, &recording, BPF_ANY) != 0)
         return fail_errno("write to a BPF map");
-    const auto reason = run(record_answer_fd_, kAnyPacket);
+    const auto reason = run_program(record_answer_fd_, kAnyPacket);
     if (!reason)
         return fail(reason.error());
     return static_cast<tg_drop_reason>(*reason);
@@ -132,7 +121,7 @@ BindingWriter::Forgotten BindingWriter::forget(const tg_binding_key& key, BootCl
     std::array<std::uint8_t, ETH_HLEN + sizeof forgetting> packet{};
     const auto bytes = std::bit_cast<std::array<std::uint8_t, sizeof forgetting>>(forgetting);
     std::ranges::copy(bytes, packet.begin() + ETH_HLEN);
-    const auto result = run(forget_binding_fd_, packet);
+    const auto result = run_program(forget_binding_fd_, packet);
     if (!result)
         return {};
     return {*result >> 16U, *result & 0xffffU};

@@ -14,6 +14,7 @@
 #include "datapath/libbpf_log.hpp"
 #include "datapath/pin_dir.hpp"
 #include "datapath/policies.hpp"
+#include "datapath/program_run.hpp"
 #include "datapath/programs.hpp"
 #include "datapath/requirements.hpp"
 #include "policy/tables.hpp"
@@ -22,12 +23,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
+#include <bit>
+#include <cstring>
 #include <map>
 #include <mutex>
 #include <ranges>
 #include <set>
 #include <span>
 
+#include <linux/if_ether.h>
 #include <net/if.h>
 #include <netinet/in.h>
 
@@ -235,6 +240,21 @@ class KernelDatapath final : public Datapath {
         if (::bpf_map_update_elem(programs_->maps().listeners, &index, &socket, BPF_ANY) != 0)
             return fail_errno("make a socket the target of steering");
         return {};
+    }
+
+    Result<FlowVerdict> judge_flow(unsigned ifindex, const Endpoint& peer) override {
+        tg_judging judging{};
+        judging.peer_address = to_abi(peer.address);
+        judging.ifindex = ifindex;
+        judging.peer_port = htons(peer.port);
+        std::array<std::uint8_t, ETH_HLEN + sizeof judging> packet{};
+        const auto asked = std::bit_cast<std::array<std::uint8_t, sizeof judging>>(judging);
+        std::ranges::copy(asked, packet.begin() + ETH_HLEN);
+        const auto reason = run_program(programs_->judge_flow_fd(), packet, packet);
+        if (!reason)
+            return fail(reason.error());
+        std::memcpy(&judging, packet.data() + ETH_HLEN, sizeof judging);
+        return FlowVerdict{static_cast<tg_drop_reason>(*reason), from_abi(judging.judgement)};
     }
 
     std::optional<PendingFlow> take_pending(const FlowTuple& flow) override { return in_flight_.take(flow); }

@@ -76,6 +76,13 @@ struct Judgement {
     [[nodiscard]] policy::Verdict policy_verdict() const;
 };
 
+/// What tap_ingress would make of a SYN.
+struct FlowVerdict {
+    tg_drop_reason reason =
+        TG_DROP_NONE;    ///< why it would be refused; TG_DROP_NONE: it would be steered to us
+    Judgement judgement; ///< TG_VERDICT_NONE: no policy is asked
+};
+
 /// What tap_ingress knew of a SYN.
 struct PendingFlow {
     GuestId guest = 0;
@@ -213,6 +220,10 @@ class Datapath {
     /// Makes `fd` the socket to which new flows (TCP) or queries (DNS) of that kind are steered for `worker`,
     /// and marks it as ours. Borrowed: closing the socket withdraws it.
     virtual Result<void> set_listener(unsigned worker, tg_listener_kind kind, int fd) = 0;
+
+    /// The verdict of the programs on a SYN of the guest on `ifindex` to `peer`, by all that is in the maps
+    /// now. Counts as a use of the address's bindings, and changes nothing else.
+    virtual Result<FlowVerdict> judge_flow(unsigned ifindex, const Endpoint& peer) = 0;
 
     /// Removes and returns the pending entry of an accepted connection; nothing if BPF never saw its SYN.
     virtual std::optional<PendingFlow> take_pending(const FlowTuple& flow) = 0;

@@ -169,6 +169,10 @@ int Programs::forget_binding_fd() const {
     return ::bpf_program__fd(skeleton_->progs.forget_binding);
 }
 
+int Programs::judge_flow_fd() const {
+    return ::bpf_program__fd(skeleton_->progs.judge_flow);
+}
+
 Result<void> Programs::load_object(const Settings& settings, const PinDir& pins) {
     const LibbpfCapture capture;
     skeleton_ = tapgate__open();

@@ -61,6 +61,7 @@ class Programs {
     [[nodiscard]] int tap_egress_fd() const;
     [[nodiscard]] int record_answer_fd() const;
     [[nodiscard]] int forget_binding_fd() const;
+    [[nodiscard]] int judge_flow_fd() const;
 
   private:
     Programs() = default;

@@ -3,6 +3,7 @@
 
 #include "net/async.hpp"
 #include "policy/decide.hpp"
+#include "policy/ground.hpp"
 #include "proto/dns_answer.hpp"
 #include "proto/dns_message.hpp"
 #include "proto/dns_svcb.hpp"
@@ -231,23 +232,9 @@ bool DnsResolver::settle_at_once(Inquiry& inquiry) {
 
 bool DnsResolver::is_over_limit(Inquiry& inquiry) const {
     const policy::DnsSettings& limits = inquiry.policy->compiled->policy().dns;
-    const std::string& text = inquiry.name.text();
-    if (limits.max_name != 0 && text.size() > limits.max_name) {
-        inquiry.event.reason =
-            fmt::format("the name has {} octets, dns.max_name is {}", text.size(), limits.max_name);
+    inquiry.event.reason = policy::over_length(limits, inquiry.name);
+    if (!inquiry.event.reason.empty())
         return true;
-    }
-    std::size_t longest = 0;
-    for (std::size_t begin = 0; begin <= text.size();) {
-        const std::size_t end = std::min(text.find('.', begin), text.size());
-        longest = std::max(longest, end - begin);
-        begin = end + 1;
-    }
-    if (limits.max_label != 0 && longest > limits.max_label) {
-        inquiry.event.reason =
-            fmt::format("a label has {} octets, dns.max_label is {}", longest, limits.max_label);
-        return true;
-    }
     if (limits.names_per_zone != 0 &&
         !inquiry.guest->counters->dns_names.admit(inquiry.name, limits.names_per_zone, inquiry.started)) {
         inquiry.event.reason = fmt::format("more names of its zone in a minute than dns.names_per_zone, {}",

@@ -303,6 +303,17 @@ TG_ASSERT_SIZE(struct tg_forgetting, 64);
 
 #define TG_FORGOTTEN(freed, live) ((freed) << 16 | (live))
 
+/* What judge_flow is asked, behind an Ethernet header: about a SYN of the guest on `ifindex`. It fills
+ * `judgement` in and returns an enum tg_drop_reason. */
+struct tg_judging {
+	struct tg_address peer_address;
+	__u32 ifindex;
+	__be16 peer_port;
+	__u16 pad;
+	struct tg_judgement judgement;
+};
+TG_ASSERT_SIZE(struct tg_judging, 40);
+
 /*
  * policies: policy slot -> the generation in force, one array of blocks of 128 octets that the daemon makes
  * as a whole and never changes; a swap replaces it by another. Block 0 is the head; all other blocks are

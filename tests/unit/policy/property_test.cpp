@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "harness/random_policy.hpp"
+#include "policy/ground.hpp"
 
 #include <gtest/gtest.h>
 
@@ -34,6 +35,11 @@ std::string violation(const CompiledPolicy& policy, const Flow& flow, const Firs
         if (explained.decision.verdict != decided.verdict || explained.decision.basis != decided.basis ||
             explained.decision.rule != decided.rule)
             return "explain differs from decide";
+        const Explanation brief =
+            ground_of_flow(policy, facts, peeked ? std::optional(flight) : std::nullopt);
+        if (brief.summary != explained.summary || brief.place != explained.place ||
+            brief.steps.size() != (decided.rule ? 1U : 0U))
+            return "the brief explanation differs";
     }
 
     const Policy& model = policy.policy();
