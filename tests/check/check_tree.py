@@ -34,6 +34,7 @@ THIRD_PARTY = {
     r"<toml": {"policy", "daemon"},
     r"<CLI/": {"daemon", "cli"},
     r"<(idn2|libpsl)": {"policy"},
+    r"<seccomp": {"daemon"},
     r"<(openssl|ldns)/": set(),  # oracles in tests
 }
 

@@ -58,26 +58,33 @@ Result<sockaddr_un> unix_address(const std::string& path) {
     return address;
 }
 
-Result<UnixListener> UnixListener::open(const std::string& path) {
-    const auto address = unix_address(path);
-    if (!address)
-        return fail(address.error());
-
+Result<std::string> make_socket_directory(const std::string& path) {
     std::string directory = std::filesystem::path(path).parent_path().string();
     if (directory.empty())
         directory = ".";
     if (::mkdir(directory.c_str(), 0755) != 0 && errno != EEXIST)
         return fail_errno(fmt::format("make the directory {}", directory));
+    return directory;
+}
+
+Result<UnixListener> UnixListener::open(const std::string& path) {
+    const auto address = unix_address(path);
+    if (!address)
+        return fail(address.error());
+
+    const auto directory = make_socket_directory(path);
+    if (!directory)
+        return fail(directory.error());
 
     // Held from the look at the old file to the end of bind(), so that two daemons that start at once do not
     // each remove the other's socket.
-    const UniqueFd lock(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    const UniqueFd lock(::open(directory->c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     if (!lock)
-        return fail_errno(fmt::format("open the directory {}", directory));
+        return fail_errno(fmt::format("open the directory {}", *directory));
     if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0)
         return fail(
             ErrorCode::kExists,
-            fmt::format("another process holds a lock on {} (is another daemon starting?)", directory));
+            fmt::format("another process holds a lock on {} (is another daemon starting?)", *directory));
 
     if (const auto removed = remove_stale(path, *address); !removed)
         return fail(removed.error());

@@ -14,6 +14,9 @@ namespace tapgate::control {
 /// The address of a socket path; kInvalid if it is empty or does not fit.
 Result<sockaddr_un> unix_address(const std::string& path);
 
+/// The directory of a socket path, made (0755) if it is missing.
+Result<std::string> make_socket_directory(const std::string& path);
+
 /// A listening unix stream socket of mode 0600 and its file. Destroying it removes the file, unless another
 /// has taken the file's place.
 class UnixListener {

@@ -408,7 +408,8 @@ Read<void> read_daemon(const DocumentNode& node, DaemonSettings& daemon) {
                              number_field("mark", daemon.mark, 1, UINT32_MAX),
                              {"route_table", route_table},
                              string_field("log_level", log_level),
-                             string_field("splice", splice)});
+                             string_field("splice", splice),
+                             flag_field("sandbox", daemon.sandbox)});
 }
 
 Read<void> read_dns(const DocumentNode& node, DnsSettings& dns) {

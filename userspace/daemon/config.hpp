@@ -35,6 +35,7 @@ struct DaemonSettings {
     std::uint32_t route_table = 29793; ///< never a table of the kernel's own (0, 253, 254, 255)
     std::string log_level = "info";    ///< a word that setup_logging() knows
     SpliceMode splice = SpliceMode::kAuto;
+    bool sandbox = true; ///< give up what is not needed after start (sandbox.hpp)
 };
 
 struct DnsSettings {

@@ -2,7 +2,9 @@
 #include "daemon/daemon.hpp"
 
 #include "base/log.hpp"
+#include "control/unix_listener.hpp"
 #include "daemon/commands.hpp"
+#include "daemon/sandbox.hpp"
 #include "net/async.hpp"
 #include "proxy/dns_upstreams.hpp"
 
@@ -86,6 +88,9 @@ Result<void> Daemon::start_parts() {
     if (!datapath)
         return fail(datapath.error());
     datapath_ = std::move(*datapath);
+    // From here on nothing is loaded any more, and there is one thread still.
+    if (const auto entered = enter_sandbox_if_wanted(); !entered)
+        return entered;
     kernel_ = std::make_unique<KernelAdapter>(context_, *datapath_, config_.dns.min_ttl.count() == 0);
     policies_ = std::make_unique<PolicyStore>(datapath_->last_generation() + 1, *kernel_);
     if (const auto loaded = load_policies(*prepared); !loaded)
@@ -112,6 +117,21 @@ Result<void> Daemon::start_parts() {
     // Last, so that whoever finds the socket finds a daemon that serves.
     add_commands(*control_, *this);
     return control_->start();
+}
+
+Result<void> Daemon::enter_sandbox_if_wanted() const {
+    if (!config_.daemon.sandbox) {
+        spdlog::warn("sandbox: off, by daemon.sandbox in the configuration");
+        return {};
+    }
+    const auto socket_directory = control::make_socket_directory(config_.daemon.control_socket);
+    if (!socket_directory)
+        return fail(socket_directory.error());
+    const auto entered = enter_sandbox({config_.daemon.pin_dir, *socket_directory});
+    if (!entered)
+        return fail(entered.error().with_context("sandbox"));
+    spdlog::info("sandbox: {}", *entered);
+    return {};
 }
 
 Result<std::vector<PreparedPolicy>> Daemon::prepare_policies() const {

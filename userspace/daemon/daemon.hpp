@@ -77,6 +77,7 @@ class Daemon {
     explicit Daemon(const Config& config);
 
     Result<void> start_parts();
+    Result<void> enter_sandbox_if_wanted() const;
     /// The policies of the configuration, read before the kernel is touched.
     Result<std::vector<PreparedPolicy>> prepare_policies() const;
     Result<void> load_policies(const std::vector<PreparedPolicy>& prepared);

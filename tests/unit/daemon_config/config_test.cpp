@@ -41,6 +41,7 @@ void expect_defaults(const Config& config) {
     EXPECT_EQ(config.daemon.route_table, 29793U);
     EXPECT_EQ(config.daemon.log_level, "info");
     EXPECT_EQ(config.daemon.splice, SpliceMode::kAuto);
+    EXPECT_TRUE(config.daemon.sandbox);
     EXPECT_TRUE(config.dns.upstreams.empty());
     EXPECT_EQ(config.dns.resolv_conf, "/etc/resolv.conf");
     EXPECT_EQ(config.dns.min_ttl, 60s);
@@ -88,6 +89,7 @@ mark = 0x1234
 route_table = 100
 log_level = "debug"
 splice = "copy"
+sandbox = false
 
 [dns]
 upstreams = ["192.0.2.53", "192.0.2.54:5353", "2001:db8::53", "[2001:db8::54]", "[2001:db8::55]:5353"]
@@ -145,6 +147,7 @@ file = "/srv/abs.json"
     EXPECT_EQ(config.daemon.route_table, 100U);
     EXPECT_EQ(config.daemon.log_level, "debug");
     EXPECT_EQ(config.daemon.splice, SpliceMode::kCopy);
+    EXPECT_FALSE(config.daemon.sandbox);
     const std::vector<Endpoint> upstreams = {{address("192.0.2.53"), 53},
                                              {address("192.0.2.54"), 5353},
                                              {address("2001:db8::53"), 53},
