@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/result.hpp"
-#include "bpf_dns_answer.h"
+#include "bpf_dns.h"
 #include "proto/dns_answer.hpp"
 
 #include <algorithm>

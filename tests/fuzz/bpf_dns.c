@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "bpf_dns_answer.h"
+#include "bpf_dns.h"
 
 #include "lib/dns_answer.bpf.h"
 
@@ -14,7 +14,7 @@ void* shim_lookup(void* map, const void* at) {
     return map == (void*)&hash_key ? &key : NULL;
 }
 
-/* The message stands behind a UDP header, as dns_load() expects it. */
+/* The message stands behind a UDP header, as dns_load() and dns_query_read() expect it. */
 long shim_load_bytes(__u32 offset, void* to, __u32 length) {
     memcpy(to, message + (offset - sizeof(struct udphdr)), length);
     return 0;
@@ -39,4 +39,11 @@ void bpf_dns_answer_parse(const __u8* bytes, size_t size, struct bpf_dns_answer*
         memcpy(answer->told, s->told, sizeof(answer->told));
     }
     answer->well_formed = 1;
+}
+
+enum tg_drop_reason bpf_dns_query_read(const __u8* bytes, size_t size) {
+    struct packet packet = {.l4_length = size + sizeof(struct udphdr)};
+
+    message = bytes;
+    return dns_query_read(NULL, &packet);
 }

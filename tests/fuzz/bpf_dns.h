@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef TAPGATE_FUZZ_BPF_DNS_ANSWER_H
-#define TAPGATE_FUZZ_BPF_DNS_ANSWER_H
+#ifndef TAPGATE_FUZZ_BPF_DNS_H
+#define TAPGATE_FUZZ_BPF_DNS_H
 
-/* The recorder's parser (bpf/lib/dns_answer.bpf.h), compiled for userspace. */
+/* BPF's parsers of DNS (bpf/lib/dns_answer.bpf.h, dns_query.bpf.h), compiled for userspace. */
 #include "tapgate/bpf_abi.h"
 
 #include <stddef.h>
@@ -21,6 +21,9 @@ struct bpf_dns_answer {
 
 /* Reads `size` octets at `bytes` as tap_egress reads an answer. */
 void bpf_dns_answer_parse(const __u8* bytes, size_t size, struct bpf_dns_answer* answer);
+
+/* What tap_ingress thinks of a query, before it asks the policy; TG_DROP_NONE: nothing is wrong with it. */
+enum tg_drop_reason bpf_dns_query_read(const __u8* bytes, size_t size);
 
 #ifdef __cplusplus
 }
