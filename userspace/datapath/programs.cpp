@@ -185,9 +185,10 @@ Result<void> Programs::load_object(const Settings& settings, const PinDir& pins)
 
     auto& maps = skeleton_->maps;
     for (bpf_map* map :
-         {maps.guests, maps.guest_state, maps.pending, maps.dns_pending, maps.names, maps.chains,
-          maps.bindings, maps.policies, maps.generations, maps.host_addresses, maps.listeners,
-          maps.owned_sockets, maps.drops, maps.guest_drops, maps.events, maps.events_lost, maps.hash_key}) {
+         {maps.guests,     maps.guest_state, maps.pending,        maps.flows,       maps.upstream_flows,
+          maps.flow_facts, maps.dns_pending, maps.names,          maps.chains,      maps.bindings,
+          maps.policies,   maps.generations, maps.host_addresses, maps.listeners,   maps.owned_sockets,
+          maps.drops,      maps.guest_drops, maps.events,         maps.events_lost, maps.hash_key}) {
         const std::string path = pins.map_path(::bpf_map__name(map));
         if (auto same = check_pinned_map(map, path); !same)
             return same;
@@ -200,6 +201,9 @@ Result<void> Programs::load_object(const Settings& settings, const PinDir& pins)
     maps_.guests = ::bpf_map__fd(maps.guests);
     maps_.guest_state = ::bpf_map__fd(maps.guest_state);
     maps_.pending = ::bpf_map__fd(maps.pending);
+    maps_.flows = ::bpf_map__fd(maps.flows);
+    maps_.upstream_flows = ::bpf_map__fd(maps.upstream_flows);
+    maps_.flow_facts = ::bpf_map__fd(maps.flow_facts);
     maps_.dns_pending = ::bpf_map__fd(maps.dns_pending);
     maps_.names = ::bpf_map__fd(maps.names);
     maps_.chains = ::bpf_map__fd(maps.chains);

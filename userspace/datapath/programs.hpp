@@ -17,6 +17,9 @@ struct MapFds {
     int guests = -1;
     int guest_state = -1;
     int pending = -1;
+    int flows = -1;
+    int upstream_flows = -1;
+    int flow_facts = -1;
     int dns_pending = -1;
     int names = -1;
     int chains = -1;

@@ -20,7 +20,7 @@
 #endif
 
 /* Bumped when a map's key, value or meaning changes; pinned maps of another version are not adopted. */
-#define TG_ABI_VERSION 3
+#define TG_ABI_VERSION 4
 
 enum {
 	TG_GUESTS_MAX = 4096,
@@ -29,6 +29,7 @@ enum {
 	TG_WORKERS_MAX = 64,
 	TG_PENDING_MAX = 65536,	       /* half-open connections of all guests */
 	TG_DNS_PENDING_MAX = 65536,    /* DNS queries in flight of all guests */
+	TG_FLOWS_MAX = 131072,	       /* spliced connections of all guests */
 	TG_NAMES_MAX = 262144,	       /* names that all guests were told */
 	TG_CHAINS_MAX = 131072,	       /* chains of aliases that all guests were told */
 	TG_BINDINGS_MAX = 262144,      /* (guest, address) pairs */
@@ -144,6 +145,154 @@ struct tg_pending {
 	struct tg_judgement judgement;
 };
 TG_ASSERT_SIZE(struct tg_pending, 40);
+
+/*
+ * flows: the guest's view of a TCP connection (struct tg_flow) -> its splice. One entry serves both
+ * directions, since what one may send is bounded by what the other has acknowledged. Read and written under
+ * `lock` (BPF_F_LOCK in userspace).
+ *
+ * The daemon inserts entries, first this one and then that of `upstream_flows`, and removes them in the
+ * opposite order, when they are TG_SPLICE_ENDED. All other changes are made by change_flow, which the daemon
+ * runs, and by the programs on packets. So who looked an entry up and finds under the lock that it is ended,
+ * or that `flow` is not the one it looked for, knows that the entry is gone.
+ */
+enum tg_splice_state {
+	TG_SPLICE_ENDED,      /* packets are treated as if there was no entry; the daemon is to remove it */
+	TG_SPLICE_RECORDING,  /* packets go to the host's sockets; what the hand-off needs is noted */
+	TG_SPLICE_HELD,	      /* packets of both ends are dropped, for TCP to send again; the same is noted */
+	TG_SPLICE_FORWARDING, /* packets are rewritten and go to the other end */
+	TG_SPLICE_CLOSED,     /* both FINs are acknowledged, or there was a reset; as FORWARDING, for what is
+				 sent again. To be ended by the daemon after a while */
+};
+
+enum tg_splice_end { /* index of `sides` */
+	TG_SPLICE_GUEST,
+	TG_SPLICE_SERVER,
+	TG_SPLICE_ENDS,
+};
+
+enum tg_splice_flags { /* of a side */
+	TG_SPLICE_FIN = 1,	 /* it has sent a FIN, whose end is `fin_end` */
+	TG_SPLICE_FIN_ACKED = 2, /* and the other end has acknowledged it */
+	TG_SPLICE_RESET = 4,	 /* it has sent a reset that the other end obeys */
+	TG_SPLICE_CLOCK = 8,	 /* ts_delta is known */
+	TG_SPLICE_SEEN = 16,	 /* ts_last is known */
+	TG_SPLICE_REUSED = 32,	 /* it has sent a new SYN, which has ended the splice */
+};
+
+/*
+ * One end of a splice. Sequence numbers and clocks are as this end itself writes them; `delta` is added to
+ * them for the other end, and taken off what the other end acknowledges.
+ */
+struct tg_splice_side {
+	__u64 packets; /* that this end has sent and that were forwarded; a GSO packet is one */
+	__u64 bytes;   /* their payload, what was sent again included */
+	__u64 last_ns; /* when it last sent a packet of any kind, in any state but ENDED */
+	__u32 delta;
+	__u32 floor; /* data below is dropped: it was acknowledged before the hand-off (B53), or is too old */
+	__u32 end;   /* behind the highest octet (SYN and FIN count) it has sent; 0 if nothing was seen yet */
+	__u32 acked; /* up to here the other end has acknowledged */
+	__u32 fin_end;
+	__u32 ts_base;	/* what its first timestamp after the hand-off becomes: no less than the last one that
+			   the other end was sent on its behalf */
+	__u32 ts_delta; /* ts_base less that timestamp */
+	__u32 ts_last;	/* its latest timestamp (TSval) */
+	__u8 scale; /* the window scale it has offered itself: what its windows mean; 0 without the option */
+	__u8 shown_scale; /* the scale that the other end knows: what its windows are written in */
+	__u8 flags;	  /* enum tg_splice_flags */
+	__u8 pad[5];
+};
+TG_ASSERT_SIZE(struct tg_splice_side, 64);
+
+struct tg_splice {
+#ifdef __bpf__
+	struct bpf_spin_lock lock;
+#else
+	__u32 lock;
+#endif
+	__u32 state;	     /* enum tg_splice_state */
+	struct tg_flow flow; /* the key */
+	/* The host's view of the connection to the server, the key in `upstream_flows`: guest_address is the
+	 * host's own, peer_address what was dialled. */
+	struct tg_flow upstream;
+	__u64 id; /* never used twice while the maps live */
+	__u64 guest_id;
+	__u64 created_ns;
+	__u64 changed_ns;     /* when `state` last changed */
+	__u32 slot;	      /* the guest's */
+	__u32 guest_ifindex;  /* where packets for the guest go: a neighbour there by flow.guest_address */
+	__u32 uplink_ifindex; /* where packets for the server go, to whom the host's routes say */
+	__u32 pad;
+	struct tg_splice_side sides[TG_SPLICE_ENDS];
+};
+TG_ASSERT_SIZE(struct tg_splice, 8 + 40 + 40 + 48 + 64 * TG_SPLICE_ENDS);
+
+/*
+ * upstream_flows: tg_splice.upstream -> tg_splice.flow. The entry counts only if the splice says the same.
+ *
+ * flow_facts: tg_flow -> what a daemon that adopts the splice has to know of it. Written before the splice,
+ * removed with it; BPF does not look at it. It counts only if the id is that of the splice.
+ */
+struct tg_flow_facts {
+	__u64 id;
+	struct tg_judgement judgement; /* of the SYN */
+	__u8 first_flight;	       /* enum tg_first_flight */
+	__u8 pad;
+	__u16 name_length; /* of `name`, without the NUL; 0: no name was on the wire */
+	__u32 rule;	   /* index of the rule that decided in that generation; TG_NO_RULE: default */
+	char name[TG_NAME_TEXT_MAX]; /* as in tg_name */
+	__u8 pad_name[2];
+};
+TG_ASSERT_SIZE(struct tg_flow_facts, 32 + 256);
+
+#define TG_NO_RULE 0xffffffff
+
+/* What decided: nothing more than the SYN, whose verdict was allow, or a first flight of that kind. */
+enum tg_first_flight {
+	TG_FIRST_FLIGHT_NONE,
+	TG_FIRST_FLIGHT_TLS,
+	TG_FIRST_FLIGHT_TLS_NO_SNI,
+	TG_FIRST_FLIGHT_HTTP,
+	TG_FIRST_FLIGHT_PLAIN,
+};
+
+/*
+ * What change_flow is told, behind the 14 octets of an Ethernet header. It returns an enum tg_change_result;
+ * if that is not TG_CHANGED nothing has changed.
+ */
+enum tg_change {
+	TG_CHANGE_HOLD,	   /* RECORDING -> HELD */
+	TG_CHANGE_RELEASE, /* HELD -> RECORDING */
+	TG_CHANGE_FORWARD, /* HELD -> FORWARDING, with the numbers in `sides` */
+	TG_CHANGE_END,	   /* any state -> ENDED */
+	TG_CHANGE_ROUTE,   /* leaves the state; a new uplink_ifindex */
+};
+
+enum tg_change_result {
+	TG_CHANGED,
+	TG_CHANGE_NO_FLOW, /* no such flow, or not of that id */
+	TG_CHANGE_STATE,   /* the flow is not in a state that allows it */
+};
+
+struct tg_new_side { /* as in tg_splice_side; `floor` and `end` begin at `next` */
+	__u32 next;
+	__u32 acked;
+	__u32 delta;
+	__u32 ts_base;
+	__u8 scale;
+	__u8 shown_scale;
+	__u8 pad[6];
+};
+TG_ASSERT_SIZE(struct tg_new_side, 24);
+
+struct tg_flow_change {
+	struct tg_flow flow;
+	__u64 id;
+	__u32 change; /* enum tg_change */
+	__u32 uplink_ifindex;
+	struct tg_new_side sides[TG_SPLICE_ENDS];
+};
+TG_ASSERT_SIZE(struct tg_flow_change, 56 + 24 * TG_SPLICE_ENDS);
 
 /* dns_pending: a question that a guest asked and that was given to the daemon. */
 struct tg_dns_key {
