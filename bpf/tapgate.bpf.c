@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * The two programs on the host's side of every guest's interface. Both pass only what they know; whatever
- * else there is, is dropped and counted. Then those that the daemon runs to write and forget bindings.
- * README.md has the theory of operation.
+ * else there is, is dropped and counted. Then the one on uplinks, for spliced connections, and those that the
+ * daemon runs to change what BPF writes too. README.md has the theory of operation.
  */
 #include <linux/bpf.h>
+#include <linux/if_packet.h>
 #include <linux/pkt_cls.h>
 #include <bpf/bpf_helpers.h>
 
@@ -13,6 +14,7 @@
 #include "lib/neighbour.bpf.h"
 #include "lib/prohibited.bpf.h"
 #include "lib/reset.bpf.h"
+#include "lib/splice.bpf.h"
 #include "lib/tcp.bpf.h"
 
 char tg_license[] SEC("license") = "Dual BSD/GPL";
@@ -90,6 +92,32 @@ static __always_inline verdict_t check_ipv6(struct __sk_buff *skb, const struct 
 		return TG_DROP_MULTICAST;
 	packet->unroutable = unroutable_v6(&packet->flow.peer_address);
 	return TG_DROP_NONE;
+}
+
+static __always_inline verdict_t check_tcp(struct __sk_buff *skb, const struct guest_context *context,
+					   struct packet *packet, struct tcp_segment *segment)
+{
+	verdict_t verdict = parse_tcp(skb, packet, segment);
+	__u8 flags = segment->header.flags;
+	int spliced;
+
+	if (verdict)
+		return verdict;
+	/* Guest sees: RST at once, which sends its resolver back to DNS. Operator sees: dns-transport. */
+	if (is_name_service_port(packet->flow.peer_port))
+		return TG_DROP_DNS_TRANSPORT;
+	if ((flags & (TCP_SYN | TCP_ACK)) == (TCP_SYN | TCP_ACK))
+		return TG_DROP_TCP_INGRESS;
+	spliced = splice_from_guest(skb, packet, context->guest->id, tcp_header_length(segment));
+	if (spliced != SPLICE_NONE) {
+		packet->redirected = !spliced;
+		return spliced;
+	}
+	if (flags & TCP_SYN)
+		return tcp_syn(skb, context, packet);
+	if (packet->unroutable)
+		return packet->unroutable;
+	return tcp_segment(skb, context, packet, flags);
 }
 
 static __always_inline verdict_t check_udp(struct __sk_buff *skb, const struct guest_context *context,
@@ -179,6 +207,10 @@ static __always_inline int refuse(struct __sk_buff *skb, const struct guest_cont
 		answer = dns_answer_refused(skb, context->guest, packet, verdict);
 		return answer >= 0 ? answer : TC_ACT_SHOT;
 	}
+	if (splice_is_expected(verdict)) {
+		count_reason(context->guest->slot, verdict);
+		return TC_ACT_SHOT;
+	}
 	count_drop(context, skb->ifindex, verdict, &packet->flow, &packet->judgement);
 	if (protocol == IPPROTO_TCP && is_answered_with_reset(verdict))
 		answer = answer_with_reset(skb, packet, segment);
@@ -202,7 +234,9 @@ int tap_ingress(struct __sk_buff *skb)
 		return TC_ACT_SHOT;
 	}
 	verdict = ingress_verdict(skb, &context, &packet, &segment);
-	return verdict ? refuse(skb, &context, &packet, &segment, verdict) : TC_ACT_OK;
+	if (verdict)
+		return refuse(skb, &context, &packet, &segment, verdict);
+	return packet.redirected ? TC_ACT_REDIRECT : TC_ACT_OK;
 }
 
 /* --- tap_egress: what goes to the guest -------------------------------------------------------------------
@@ -261,6 +295,7 @@ static __always_inline verdict_t egress_tcp(struct __sk_buff *skb, const struct 
 					    struct packet *packet)
 {
 	struct tcp_segment segment;
+	__u32 state;
 
 	/* Flags are not judged: what the host's TCP sends is as it is (ECN, for one). */
 	if (packet->l4_length < sizeof(segment.header) ||
@@ -268,7 +303,13 @@ static __always_inline verdict_t egress_tcp(struct __sk_buff *skb, const struct 
 		return TG_DROP_EGRESS_NOT_OURS;
 	packet->flow.guest_port = segment.header.destination_port;
 	packet->flow.peer_port = segment.header.source_port;
-	segment.payload_length = packet->l4_length - (segment.header.data_offset >> 4) * 4;
+	state = splice_state(&packet->flow);
+	if (is_from_uplink(skb))
+		return splice_is_forwarded(state) ? TG_DROP_NONE : TG_DROP_EGRESS_NOT_OURS;
+	/* Neither guest nor server may hear of what the host's sockets believe from now on. */
+	if (splice_is_ours(state))
+		return TG_DROP_EGRESS_SPLICED;
+	segment.payload_length = packet->l4_length - tcp_header_length(&segment);
 	return is_tcp_ours(skb, context, packet, &segment) ? TG_DROP_NONE : TG_DROP_EGRESS_NOT_OURS;
 }
 
@@ -355,8 +396,58 @@ int tap_egress(struct __sk_buff *skb)
 	verdict = egress_verdict(skb, &context, &packet);
 	if (!verdict)
 		return TC_ACT_OK;
-	count_drop(&context, skb->ifindex, verdict, &packet.flow, &packet.judgement);
+	if (splice_is_expected(verdict))
+		count_reason(context.guest->slot, verdict);
+	else
+		count_drop(&context, skb->ifindex, verdict, &packet.flow, &packet.judgement);
 	return TC_ACT_SHOT;
+}
+
+/* --- uplink_ingress: what comes in by an interface through which spliced connections leave ----------------
+ */
+
+/* What is not of a spliced connection is none of our business: it goes to the host and its other programs. */
+static __always_inline int uplink_tcp(struct __sk_buff *skb, struct packet *packet)
+{
+	struct tcp_segment segment;
+	int spliced;
+
+	if (packet->l4_length < sizeof(segment.header) ||
+	    bpf_skb_load_bytes(skb, packet->l4_offset, &segment.header, sizeof(segment.header)))
+		return TC_ACT_UNSPEC;
+	packet->flow.guest_port = segment.header.destination_port;
+	packet->flow.peer_port = segment.header.source_port;
+	if (tcp_header_length(&segment) > packet->l4_length)
+		return TC_ACT_UNSPEC;
+	spliced = splice_from_server(skb, packet, tcp_header_length(&segment));
+	if (spliced == SPLICE_NONE)
+		return TC_ACT_UNSPEC;
+	if (!spliced)
+		return TC_ACT_REDIRECT;
+	splice_count_refused(spliced);
+	return TC_ACT_SHOT;
+}
+
+SEC("tc")
+int uplink_ingress(struct __sk_buff *skb)
+{
+	struct packet packet = {.from_guest = false};
+
+	if (skb->pkt_type != PACKET_HOST || parse_ethernet(skb, &packet))
+		return TC_ACT_UNSPEC;
+	switch (packet.ethertype) {
+	case ETH_P_IP:
+		if (parse_ipv4(skb, &packet))
+			return TC_ACT_UNSPEC;
+		break;
+	case ETH_P_IPV6:
+		if (parse_ipv6(skb, &packet))
+			return TC_ACT_UNSPEC;
+		break;
+	default:
+		return TC_ACT_UNSPEC;
+	}
+	return packet.flow.protocol == IPPROTO_TCP ? uplink_tcp(skb, &packet) : TC_ACT_UNSPEC;
 }
 
 /* --- what the daemon runs itself ---------------------------------------------------------------------------
@@ -411,4 +502,15 @@ int judge_flow(struct __sk_buff *skb)
 	bpf_skb_store_bytes(skb, ETH_HLEN + offsetof(struct tg_judging, judgement), &packet.judgement,
 			    sizeof(packet.judgement), 0);
 	return verdict;
+}
+
+/* Takes a struct tg_flow_change behind the Ethernet header. Returns an enum tg_change_result. */
+SEC("tc")
+int change_flow(struct __sk_buff *skb)
+{
+	struct tg_flow_change change;
+
+	if (bpf_skb_load_bytes(skb, ETH_HLEN, &change, sizeof(change)))
+		return TG_CHANGE_NO_FLOW;
+	return change_splice(&change);
 }

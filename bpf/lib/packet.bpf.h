@@ -40,6 +40,7 @@ struct packet {
 	__u8 hop_limit;
 	bool group_mac; /* the destination MAC is multicast or broadcast */
 	bool from_guest;
+	bool redirected;      /* it goes on elsewhere, by a redirect that is set up */
 	verdict_t unroutable; /* the destination is refused for this, whatever the policy says */
 	struct tg_judgement judgement;
 };

@@ -10,11 +10,12 @@
 
 #include "lib/policy.bpf.h"
 #include "lib/steer.bpf.h"
+#include "tapgate/tcp_rewrite.h"
 
 #define TCP_FIN 0x01
-#define TCP_SYN 0x02
+#define TCP_SYN TG_TCP_SYN
 #define TCP_RST 0x04
-#define TCP_ACK 0x10
+#define TCP_ACK TG_TCP_ACK
 
 #define PORT_DNS	  53
 #define PORT_NETBIOS_NAME 137
@@ -22,18 +23,6 @@
 #define PORT_MDNS	  5353
 #define PORT_LLMNR	  5355
 
-/* tcphdr with the flags as a number. */
-struct tcp_header {
-	__be16 source_port;
-	__be16 destination_port;
-	__be32 sequence;
-	__be32 acknowledgement;
-	__u8 data_offset; /* high four bits, in words */
-	__u8 flags;
-	__be16 window;
-	__be16 checksum;
-	__be16 urgent;
-};
 _Static_assert(sizeof(struct tcp_header) == sizeof(struct tcphdr), "struct tcp_header");
 
 /* The segment that a reset answers (RFC 9293 3.10.7.1). */
@@ -41,6 +30,11 @@ struct tcp_segment {
 	struct tcp_header header;
 	__u32 payload_length;
 };
+
+static __always_inline __u32 tcp_header_length(const struct tcp_segment *segment)
+{
+	return (segment->header.data_offset >> 4) * 4;
+}
 
 /* Flags that no TCP sends: without SYN or RST every segment has ACK (RFC 9293 3.10.7.4). */
 static __always_inline bool tcp_flags_possible(__u8 flags)
@@ -62,7 +56,7 @@ static __always_inline verdict_t parse_tcp(struct __sk_buff *skb, struct packet 
 		return TG_DROP_TRUNCATED;
 	packet->flow.guest_port = tcp->source_port;
 	packet->flow.peer_port = tcp->destination_port;
-	header_length = (tcp->data_offset >> 4) * 4;
+	header_length = tcp_header_length(segment);
 	if (header_length < sizeof(*tcp) || header_length > packet->l4_length)
 		return TG_DROP_TCP_HEADER;
 	segment->payload_length = packet->l4_length - header_length;
@@ -270,26 +264,6 @@ static __always_inline verdict_t tcp_segment(struct __sk_buff *skb, const struct
 		break;
 	}
 	return TG_DROP_TCP_NO_FLOW;
-}
-
-static __always_inline verdict_t check_tcp(struct __sk_buff *skb, const struct guest_context *context,
-					   struct packet *packet, struct tcp_segment *segment)
-{
-	verdict_t verdict = parse_tcp(skb, packet, segment);
-	__u8 flags = segment->header.flags;
-
-	if (verdict)
-		return verdict;
-	/* Guest sees: RST at once, which sends its resolver back to DNS. Operator sees: dns-transport. */
-	if (is_name_service_port(packet->flow.peer_port))
-		return TG_DROP_DNS_TRANSPORT;
-	if ((flags & (TCP_SYN | TCP_ACK)) == (TCP_SYN | TCP_ACK))
-		return TG_DROP_TCP_INGRESS;
-	if (flags & TCP_SYN)
-		return tcp_syn(skb, context, packet);
-	if (packet->unroutable)
-		return packet->unroutable;
-	return tcp_segment(skb, context, packet, flags);
 }
 
 #endif

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "dns_case.hpp"
 #include "sockets.hpp"
+#include "splice_case.hpp"
 
 #include <bpf/bpf.h>
 
@@ -69,6 +70,15 @@ Bytes plain_answer() {
     return DnsBuilder(kDnsId, kAnswerFlags, dns_name("allowed.test"), kTypeA)
         .address(dns_question_pointer(), 300, "203.0.113.5")
         .bytes();
+}
+
+/// Of the guest of a SpliceCase.
+TcpFields guest_ack(std::uint32_t sequence) {
+    TcpFields fields;
+    fields.sequence = sequence;
+    fields.acknowledgement = 0xffffff00U + 77777U;
+    fields.flags = kAck;
+    return fields;
 }
 
 Bytes with_mac(Bytes packet, const Mac& source) {
@@ -268,6 +278,39 @@ const std::vector<DropCase>& cases() {
         {TG_DROP_EGRESS_NOT_OURS,
          [](const Family& f) {
              return product().run("tap_egress", udp_frame(f.server, f.guest, 53, 5000, Bytes(20)));
+         }},
+        {TG_DROP_SPLICE_HELD,
+         [](const Family& f) {
+             SpliceCase flow(f);
+             flow.splice.state = TG_SPLICE_HELD;
+             flow.store();
+             return flow.from_guest(guest_ack(1000));
+         }},
+        {TG_DROP_SPLICE_REPLAY,
+         [](const Family& f) {
+             const SpliceCase flow(f);
+             flow.store();
+             TcpFields old = guest_ack(999);
+             old.payload = Bytes(1);
+             return flow.from_guest(old);
+         }},
+        {TG_DROP_SPLICE_SEGMENT,
+         [](const Family& f) {
+             const SpliceCase flow(f);
+             flow.store();
+             return flow.from_guest(guest_ack(0x80000000));
+         }},
+        {TG_DROP_SPLICE_FORWARD,
+         [](const Family& f) {
+             const SpliceCase flow(f);
+             flow.store();
+             return tap(flow.on_tap(guest_ack(1000), true, 1));
+         }},
+        {TG_DROP_EGRESS_SPLICED,
+         [](const Family& f) {
+             const SpliceCase flow(f);
+             flow.store();
+             return product().run("tap_egress", flow.on_tap(guest_ack(1), false));
          }},
         {TG_DROP_POLICY_FIRST_PACKET,
          [](const Family& f) {

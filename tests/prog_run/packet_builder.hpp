@@ -104,6 +104,8 @@ struct Ipv4Fields {
     std::optional<unsigned> ihl;
     std::optional<unsigned> total_length;
     unsigned fragment = 0x4000;
+    unsigned ttl = 64;
+    unsigned tos = 0;
     Bytes options;
 };
 
@@ -112,11 +114,11 @@ inline Bytes ipv4(const IpAddress& source, const IpAddress& destination, std::ui
     const std::size_t header = 20 + fields.options.size();
     Bytes packet;
     put8(packet, fields.version << 4U | fields.ihl.value_or(static_cast<unsigned>(header / 4)));
-    put8(packet, 0);
+    put8(packet, fields.tos);
     put16(packet, fields.total_length.value_or(static_cast<unsigned>(header + payload.size())));
     put16(packet, 0);
     put16(packet, fields.fragment);
-    put8(packet, 64);
+    put8(packet, fields.ttl);
     put8(packet, protocol);
     put16(packet, 0);
     append(packet, address_bytes(source));
@@ -130,6 +132,7 @@ inline Bytes ipv4(const IpAddress& source, const IpAddress& destination, std::ui
 struct Ipv6Fields {
     unsigned version = 6;
     unsigned hop_limit = 64;
+    unsigned traffic_class = 0;
     std::optional<unsigned> payload_length;
 };
 
@@ -137,7 +140,7 @@ struct Ipv6Fields {
 inline Bytes ipv6(const IpAddress& source, const IpAddress& destination, std::uint8_t next,
                   const Bytes& payload, const Ipv6Fields& fields = {}) {
     Bytes packet;
-    put32(packet, fields.version << 28U);
+    put32(packet, fields.version << 28U | fields.traffic_class << 20U);
     put16(packet, fields.payload_length.value_or(static_cast<unsigned>(payload.size())));
     put8(packet, next);
     put8(packet, fields.hop_limit);
@@ -161,8 +164,11 @@ struct TcpFields {
     std::uint16_t destination_port = 443;
     std::uint32_t sequence = 1000;
     std::uint32_t acknowledgement = 0;
-    unsigned data_offset = 5;
+    std::optional<unsigned> data_offset;
     std::uint8_t flags = kSyn;
+    std::uint16_t window = 65535;
+    std::uint16_t urgent = 0;
+    Bytes options; ///< whole words
     Bytes payload;
 };
 
@@ -172,10 +178,12 @@ inline Bytes tcp_segment(const IpAddress& source, const IpAddress& destination, 
     put16(segment, fields.destination_port);
     put32(segment, fields.sequence);
     put32(segment, fields.acknowledgement);
-    put8(segment, fields.data_offset << 4U);
+    put8(segment, fields.data_offset.value_or(static_cast<unsigned>(5 + fields.options.size() / 4)) << 4U);
     put8(segment, fields.flags);
-    put16(segment, 65535);
-    put32(segment, 0);
+    put16(segment, fields.window);
+    put16(segment, 0);
+    put16(segment, fields.urgent);
+    append(segment, fields.options);
     append(segment, fields.payload);
     set16(segment, 16, transport_checksum(source, destination, IPPROTO_TCP, segment));
     return segment;

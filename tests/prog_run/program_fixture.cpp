@@ -47,8 +47,8 @@ Programs load(Skeleton* (*open)(), void (*destroy)(Skeleton*)) {
 
 const std::initializer_list<Family>& families() {
     static const std::initializer_list<Family> both{
-        {"IPv4", kGuest4, kServer4, *IpAddress::parse("192.0.2.9")},
-        {"IPv6", kGuest6, kServer6, *IpAddress::parse("2001:db8::9")},
+        {"IPv4", kGuest4, kServer4, *IpAddress::parse("192.0.2.9"), kUplink4},
+        {"IPv6", kGuest6, kServer6, *IpAddress::parse("2001:db8::9"), kUplink6},
     };
     return both;
 }
@@ -67,6 +67,10 @@ Programs::Programs(std::shared_ptr<void> owner, bpf_object* object)
 
 unsigned Programs::tap_ifindex() {
     return ::if_nametoindex(kTapName);
+}
+
+unsigned Programs::uplink_ifindex() {
+    return ::if_nametoindex(kUplinkName);
 }
 
 int Programs::map_fd(const char* name) const {
@@ -97,19 +101,20 @@ int Programs::execute(const char* program, const Bytes& packet, __sk_buff& conte
     return static_cast<int>(options.retval);
 }
 
-RunResult Programs::act(const char* program, const Bytes& packet) const {
+RunResult Programs::act_on(const char* program, const Bytes& packet, unsigned ifindex) const {
     __sk_buff context{};
-    context.ifindex = tap_ifindex();
+    context.ifindex = ifindex;
     RunResult result;
     result.action = execute(program, packet, context, result.packet);
     return result;
 }
 
 RunResult Programs::run_on(const char* program, const Bytes& packet, unsigned ifindex,
-                           unsigned ingress_ifindex, std::uint32_t gso_size) const {
+                           unsigned ingress_ifindex, std::uint32_t gso_size, std::uint32_t mark) const {
     __sk_buff context{};
     context.ifindex = ifindex;
     context.ingress_ifindex = ingress_ifindex;
+    context.mark = mark;
     context.gso_size = gso_size;
     context.gso_segs = gso_size != 0 ? 2 : 0;
 
@@ -179,7 +184,8 @@ void Programs::set_state(const tg_guest_state& state) const {
 }
 
 void Programs::reset() const {
-    for (const char* map : {"pending", "dns_pending", "names", "chains", "bindings"})
+    for (const char* map :
+         {"pending", "flows", "upstream_flows", "dns_pending", "names", "chains", "bindings"})
         clear(map);
     for (std::uint32_t index = 0; index < TG_LISTENER_KINDS; ++index)
         bpf_map_delete_elem(map_fd("listeners"), &index);

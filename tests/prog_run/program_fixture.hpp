@@ -24,15 +24,20 @@ namespace tapgate::test {
 inline constexpr const char* kTapName = "tap0";
 /// The guest's end, in the same namespace, without addresses.
 inline constexpr const char* kGuestName = "guest0";
+/// The host's end of another pair, by which the servers below are reached, and the servers' end of it.
+inline constexpr const char* kUplinkName = "uplink0";
+inline constexpr const char* kServerName = "server0";
 /// An interface that is not a guest.
 inline constexpr const char* kStrangerName = "lo";
 
 inline const IpAddress kGuest4 = *IpAddress::parse("192.0.2.2");
 inline const IpAddress kGateway4 = *IpAddress::parse("192.0.2.1");
 inline const IpAddress kServer4 = *IpAddress::parse("198.51.100.7");
+inline const IpAddress kUplink4 = *IpAddress::parse("198.51.100.1");
 inline const IpAddress kGuest6 = *IpAddress::parse("2001:db8::2");
 inline const IpAddress kGateway6 = *IpAddress::parse("2001:db8::1");
 inline const IpAddress kServer6 = *IpAddress::parse("2001:db8:7::7");
+inline const IpAddress kUplink6 = *IpAddress::parse("2001:db8:7::1");
 /// fe80:: with the EUI-64 of kGuestMac.
 inline const IpAddress kGuestLinkLocal = *IpAddress::parse("fe80::ff:fe00:2");
 
@@ -45,6 +50,10 @@ inline constexpr const char* kAllowAll = "default_egress = \"allow\"";
 inline constexpr int kPass = 0;     // TC_ACT_OK
 inline constexpr int kShot = 2;     // TC_ACT_SHOT
 inline constexpr int kRedirect = 7; // TC_ACT_REDIRECT
+inline constexpr int kNext = -1;    // TC_ACT_UNSPEC
+
+/// The mark that the programs are loaded with.
+inline constexpr std::uint32_t kMark = 0x7461;
 
 /// The addresses of one family.
 struct Family {
@@ -52,6 +61,7 @@ struct Family {
     IpAddress guest;
     IpAddress server;
     IpAddress stranger;
+    IpAddress uplink; ///< the host's own address towards the server
 };
 
 const std::initializer_list<Family>& families();
@@ -76,10 +86,14 @@ class Programs {
     }
 
     RunResult run_on(const char* program, const Bytes& packet, unsigned ifindex, unsigned ingress_ifindex = 0,
-                     std::uint32_t gso_size = 0) const;
+                     std::uint32_t gso_size = 0, std::uint32_t mark = 0) const;
 
     /// The same without reading counters: for many runs.
-    [[nodiscard]] RunResult act(const char* program, const Bytes& packet) const;
+    [[nodiscard]] RunResult act(const char* program, const Bytes& packet) const {
+        return act_on(program, packet, tap_ifindex());
+    }
+
+    [[nodiscard]] RunResult act_on(const char* program, const Bytes& packet, unsigned ifindex) const;
 
     /// The return code alone.
     [[nodiscard]] int action(const char* program, const Bytes& packet) const {
@@ -91,6 +105,7 @@ class Programs {
     [[nodiscard]] bpf_object* object() const { return object_; }
 
     [[nodiscard]] static unsigned tap_ifindex();
+    [[nodiscard]] static unsigned uplink_ifindex();
 
     /// The guest with IPv4 and IPv6 addresses, gateways and MAC, and roomy caps.
     static tg_guest default_guest();

@@ -38,6 +38,10 @@
 	X(39, POLICY_FIRST_PACKET, "policy-first-packet", "denied by the policy at the first packet")        \
 	X(40, REFUSED_ADDRESS, "refused-address", "the destination is one that no policy can allow")         \
 	X(41, NO_POLICY, "no-policy", "the guest's policy is not loaded")                                    \
+	X(42, SPLICE_HELD, "splice-held", "the connection is being spliced; TCP sends it again")             \
+	X(43, SPLICE_REPLAY, "splice-replay", "data again that was taken before the splice")                 \
+	X(44, SPLICE_SEGMENT, "splice-segment", "the segment does not fit its spliced connection")           \
+	X(45, SPLICE_FORWARD, "splice-forward", "out of hops, or larger than the next interface allows")     \
 	X(50, DNS_TRANSPORT, "dns-transport", "a name service other than DNS on port 53")                    \
 	X(51, DNS_QUERY_MALFORMED, "dns-query-malformed", "the DNS query does not parse")                    \
 	X(52, DNS_PENDING_CAP, "dns-pending-cap", "the guest has too many DNS queries in flight")            \
@@ -53,6 +57,7 @@
 	X(64, DNS_TYPE, "dns-type", "query type is not allowed")                                             \
 	X(65, DNS_NAME, "dns-name", "not a host name")                                                       \
 	X(80, EGRESS_NOT_OURS, "egress-not-ours", "a packet to the guest that the daemon did not send")      \
+	X(81, EGRESS_SPLICED, "egress-spliced", "the host's own TCP on a connection that is spliced")        \
 	X(100, NO_PENDING, "no-pending",                                                                     \
 	  "a connection to the proxy that did not come through a guest's tap")                               \
 	X(101, POLICY, "policy", "denied by the policy once the first flight was seen")                      \
