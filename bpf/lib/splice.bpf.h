@@ -433,9 +433,10 @@ static __always_inline verdict_t splice_forward(struct __sk_buff *skb, const str
 	const struct tg_address *source = from_guest ? &work->to.guest_address : &work->to.peer_address;
 	const struct tg_address *destination = from_guest ? &work->to.peer_address : &work->to.guest_address;
 	__u32 checksum = packet->l4_offset + offsetof(struct tcphdr, check);
-	__u32 length = work->header_length;
+	__u64 length = work->header_length; /* 64 bits: what 6.1 still knows when it comes off the stack */
 	__s64 addresses_diff, diff;
 
+	asm volatile("" : "+r"(length));
 	if (length < sizeof(struct tcp_header) || length > sizeof(struct tcp_header) + TG_TCP_OPTIONS_MAX)
 		return TG_DROP_SPLICE_SEGMENT;
 	if (!splice_trim(skb, packet) || !splice_fits(skb, packet, work))

@@ -1,16 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "card.hpp"
 #include "dns_case.hpp"
 #include "sockets.hpp"
 
 #include <bpf/libbpf.h>
 
 #include <chrono>
-#include <cstring>
-#include <functional>
 
-#include <linux/if_ether.h>
-#include <linux/if_packet.h>
-#include <net/if.h>
 #include <poll.h>
 #include <unistd.h>
 
@@ -21,82 +17,6 @@ namespace tapgate::test {
 namespace {
 
 using namespace std::chrono_literals;
-
-/// struct virtio_net_hdr, whose header is not C++.
-struct VnetHeader {
-    std::uint8_t flags;
-    std::uint8_t gso_type;
-    std::uint16_t hdr_len;
-    std::uint16_t gso_size;
-    std::uint16_t csum_start;
-    std::uint16_t csum_offset;
-};
-
-static_assert(sizeof(VnetHeader) == 10);
-constexpr std::uint8_t kNeedsChecksum = 1;
-
-/// The guest's network card: sends and receives whole frames.
-class GuestCard {
-  public:
-    GuestCard() : fd_(::socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, htons(ETH_P_ALL))) {
-        const int on = 1;
-        sockaddr_ll address{};
-        address.sll_family = AF_PACKET;
-        address.sll_protocol = htons(ETH_P_ALL);
-        address.sll_ifindex = static_cast<int>(::if_nametoindex(kGuestName));
-        if (!fd_ || ::setsockopt(fd_.get(), SOL_PACKET, PACKET_VNET_HDR, &on, sizeof on) != 0 ||
-            ::bind(fd_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
-            throw std::runtime_error("open the guest's end");
-    }
-
-    void send(const Bytes& frame, const VnetHeader& offload = {}) const {
-        Bytes all(sizeof offload);
-        std::memcpy(all.data(), &offload, sizeof offload);
-        append(all, frame);
-        ASSERT_EQ(::send(fd_.get(), all.data(), all.size(), 0), static_cast<ssize_t>(all.size()));
-    }
-
-    /// The first frame from the host that satisfies `wanted`, checksums filled in; empty after `patience`.
-    Bytes receive(const std::function<bool(const Bytes&)>& wanted,
-                  std::chrono::milliseconds patience = 5s) const {
-        const auto deadline = std::chrono::steady_clock::now() + patience;
-        while (true) {
-            const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
-                deadline - std::chrono::steady_clock::now());
-            pollfd waiting{fd_.get(), POLLIN, 0};
-            if (left.count() <= 0 || ::poll(&waiting, 1, static_cast<int>(left.count())) != 1)
-                return {};
-            Bytes all(4096);
-            sockaddr_ll from{};
-            socklen_t length = sizeof from;
-            const auto size =
-                ::recvfrom(fd_.get(), all.data(), all.size(), 0, reinterpret_cast<sockaddr*>(&from), &length);
-            VnetHeader offload{};
-            if (size < static_cast<ssize_t>(sizeof offload) || from.sll_pkttype == PACKET_OUTGOING)
-                continue;
-            std::memcpy(&offload, all.data(), sizeof offload);
-            Bytes frame(all.begin() + sizeof offload, all.begin() + size);
-            if ((offload.flags & kNeedsChecksum) != 0) {
-                const Bytes covered(frame.begin() + offload.csum_start, frame.end());
-                set16(frame, static_cast<std::size_t>(offload.csum_start) + offload.csum_offset,
-                      internet_checksum(covered));
-            }
-            if (wanted(frame))
-                return frame;
-        }
-    }
-
-  private:
-    UniqueFd fd_;
-};
-
-bool is_transport(const Bytes& frame, std::uint8_t protocol) {
-    return frame.size() >= 42 && frame[frame[12] == 0x86 ? 20 : 23] == protocol;
-}
-
-Bytes transport_of(const Bytes& frame) {
-    return Bytes(frame.begin() + (frame[12] == 0x86 ? 54 : 34), frame.end());
-}
 
 /// A TCP segment from the host to `port` with exactly `flags`.
 auto segment_with(std::uint16_t port, std::uint8_t flags) {
@@ -111,22 +31,8 @@ auto segment_with(std::uint16_t port, std::uint8_t flags) {
 class LiveTest : public ProgRunTest {
   protected:
     static void SetUpTestSuite() {
-        const auto attach = [](bpf_tc_attach_point point, const char* program) {
-            bpf_tc_hook hook{};
-            hook.sz = sizeof hook;
-            hook.ifindex = static_cast<int>(Programs::tap_ifindex());
-            hook.attach_point = static_cast<bpf_tc_attach_point>(BPF_TC_INGRESS | BPF_TC_EGRESS);
-            if (point == BPF_TC_INGRESS) {
-                ASSERT_EQ(bpf_tc_hook_create(&hook), 0);
-            }
-            hook.attach_point = point;
-            bpf_tc_opts options{};
-            options.sz = sizeof options;
-            options.prog_fd = bpf_program__fd(bpf_object__find_program_by_name(product().object(), program));
-            ASSERT_EQ(bpf_tc_attach(&hook, &options), 0);
-        };
-        attach(BPF_TC_INGRESS, "tap_ingress");
-        attach(BPF_TC_EGRESS, "tap_egress");
+        attach(Programs::tap_ifindex(), BPF_TC_INGRESS, "tap_ingress");
+        attach(Programs::tap_ifindex(), BPF_TC_EGRESS, "tap_egress");
         for (const char* command :
              {"ip rule add fwmark 0x7461 lookup 100", "ip -6 rule add fwmark 0x7461 lookup 100",
               "ip route add local default dev lo table 100",
@@ -134,13 +40,7 @@ class LiveTest : public ProgRunTest {
             ASSERT_EQ(std::system(command), 0) << command;
     }
 
-    static void TearDownTestSuite() {
-        bpf_tc_hook hook{};
-        hook.sz = sizeof hook;
-        hook.ifindex = static_cast<int>(Programs::tap_ifindex());
-        hook.attach_point = static_cast<bpf_tc_attach_point>(BPF_TC_INGRESS | BPF_TC_EGRESS);
-        EXPECT_EQ(bpf_tc_hook_destroy(&hook), 0);
-    }
+    static void TearDownTestSuite() { detach_all(Programs::tap_ifindex()); }
 
     static UniqueFd listener(const Family& family) {
         return family.guest.is_v4()
@@ -186,7 +86,7 @@ class LiveTest : public ProgRunTest {
         return UniqueFd(::accept4(listening, nullptr, nullptr, SOCK_CLOEXEC));
     }
 
-    GuestCard card_;
+    const Card card_{kGuestName};
 };
 
 TEST_F(LiveTest, a_flow_is_steered_to_the_daemon_and_serves_both_ways) {

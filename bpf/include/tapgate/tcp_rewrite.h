@@ -6,6 +6,7 @@
  * What a splice does to a TCP header: memory in, memory out, so that tests can hold it against another
  * implementation. Which numbers it gets stands in lib/splice.bpf.h.
  */
+#include <stdbool.h>
 #include <linux/types.h>
 #include <bpf/bpf_endian.h>
 
@@ -117,7 +118,7 @@ TG_INLINE enum tg_option_step tg_next_option(const struct tg_tcp *tcp, struct tg
  *
  *     option := 0 | 1 | kind(1) length(1, of all three) value                               RFC 9293 3.1
  */
-TG_INLINE _Bool tg_find_options(const struct tg_tcp *tcp, __u32 length, struct tg_tcp_options *found)
+TG_INLINE bool tg_find_options(const struct tg_tcp *tcp, __u32 length, struct tg_tcp_options *found)
 {
 	enum tg_option_step step = TG_OPTION_NEXT;
 	int i;
