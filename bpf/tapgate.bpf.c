@@ -333,7 +333,7 @@ static __always_inline verdict_t egress_icmpv6(struct __sk_buff *skb, const stru
 {
 	__u8 type;
 
-	if (is_own_prohibited(skb, packet))
+	if (is_own_prohibited(skb, packet) || is_spliced_error(skb, packet))
 		return guest_has_address(context->guest, &packet->flow.guest_address)
 			   ? TG_DROP_NONE
 			   : TG_DROP_EGRESS_NOT_OURS;
@@ -375,7 +375,8 @@ static __always_inline verdict_t egress_verdict(struct __sk_buff *skb, const str
 	case IPPROTO_UDP:
 		return egress_udp(skb, context, packet);
 	case IPPROTO_ICMP:
-		return packet->ethertype == ETH_P_IP && is_own_prohibited(skb, packet)
+		return packet->ethertype == ETH_P_IP &&
+			       (is_own_prohibited(skb, packet) || is_spliced_error(skb, packet))
 			   ? TG_DROP_NONE
 			   : TG_DROP_EGRESS_NOT_OURS;
 	}
@@ -407,10 +408,19 @@ int tap_egress(struct __sk_buff *skb)
  */
 
 /* What is not of a spliced connection is none of our business: it goes to the host and its other programs. */
+static __always_inline int uplink_action(int spliced)
+{
+	if (spliced == SPLICE_NONE)
+		return TC_ACT_UNSPEC;
+	if (!spliced)
+		return TC_ACT_REDIRECT;
+	splice_count_refused(spliced);
+	return TC_ACT_SHOT;
+}
+
 static __always_inline int uplink_tcp(struct __sk_buff *skb, struct packet *packet)
 {
 	struct tcp_segment segment;
-	int spliced;
 
 	if (packet->l4_length < sizeof(segment.header) ||
 	    bpf_skb_load_bytes(skb, packet->l4_offset, &segment.header, sizeof(segment.header)))
@@ -419,13 +429,7 @@ static __always_inline int uplink_tcp(struct __sk_buff *skb, struct packet *pack
 	packet->flow.peer_port = segment.header.source_port;
 	if (tcp_header_length(&segment) > packet->l4_length)
 		return TC_ACT_UNSPEC;
-	spliced = splice_from_server(skb, packet, tcp_header_length(&segment));
-	if (spliced == SPLICE_NONE)
-		return TC_ACT_UNSPEC;
-	if (!spliced)
-		return TC_ACT_REDIRECT;
-	splice_count_refused(spliced);
-	return TC_ACT_SHOT;
+	return uplink_action(splice_from_server(skb, packet, tcp_header_length(&segment)));
 }
 
 SEC("tc")
@@ -447,7 +451,14 @@ int uplink_ingress(struct __sk_buff *skb)
 	default:
 		return TC_ACT_UNSPEC;
 	}
-	return packet.flow.protocol == IPPROTO_TCP ? uplink_tcp(skb, &packet) : TC_ACT_UNSPEC;
+	switch (packet.flow.protocol) {
+	case IPPROTO_TCP:
+		return uplink_tcp(skb, &packet);
+	case IPPROTO_ICMP:
+	case IPPROTO_ICMPV6:
+		return uplink_action(splice_error_from_server(skb, &packet));
+	}
+	return TC_ACT_UNSPEC;
 }
 
 /* --- what the daemon runs itself ---------------------------------------------------------------------------

@@ -6,6 +6,7 @@
  * Spliced connections: segments of a guest and of its server, rewritten and sent on to the other end without
  * the host's TCP. README.md says why each step is safe.
  */
+#include "lib/prohibited.bpf.h"
 #include "lib/reply.bpf.h"
 #include "lib/tcp.bpf.h"
 
@@ -23,7 +24,25 @@ union splice_ip {
 	struct ipv6hdr v6;
 };
 
-/* A segment on its way through. Per CPU: too large for the stack. */
+/* What an ICMP error holds of the packet that it is about: RFC 792 and RFC 4443 3 promise as much. */
+struct splice_ports {
+	__be16 source;
+	__be16 destination;
+	__be32 sequence;
+};
+
+union splice_quote {
+	struct {
+		struct iphdr ip;
+		struct splice_ports tcp;
+	} v4;
+	struct {
+		struct ipv6hdr ip;
+		struct splice_ports tcp;
+	} v6;
+};
+
+/* A segment on its way through, or an error about one. Per CPU: too large for the stack. */
 struct splice_work {
 	struct tg_flow from; /* as its sender's side of the host sees it */
 	struct tg_flow key;  /* of `flows` */
@@ -40,6 +59,7 @@ struct splice_work {
 	struct tg_rewrite rewrite;
 	struct tg_tcp tcp_before, tcp;
 	union splice_ip ip_before, ip;
+	union splice_quote quote_before, quote;
 };
 
 struct {
@@ -425,6 +445,24 @@ static __always_inline bool splice_trim(struct __sk_buff *skb, const struct pack
 	return !skb->gso_size && !bpf_skb_change_tail(skb, length, 0);
 }
 
+static __always_inline bool splice_rewrite_tcp(struct __sk_buff *skb, const struct packet *packet,
+					       struct splice_work *work, __s64 *diff)
+{
+	__u64 length;
+
+	work->tcp_before = work->tcp;
+	tg_rewrite_tcp(&work->tcp, &work->options, &work->rewrite);
+	/* Read and compared just before it is used: what 6.1 has learned of a register it forgets of the copy
+	 * that went to the stack before. */
+	asm volatile("" ::: "memory");
+	length = work->header_length;
+	asm volatile("" : "+r"(length));
+	if (length < sizeof(struct tcp_header) || length > sizeof(struct tcp_header) + TG_TCP_OPTIONS_MAX)
+		return false;
+	*diff = bpf_csum_diff((__be32 *)&work->tcp_before, length, (__be32 *)&work->tcp, length, 0);
+	return !bpf_skb_store_bytes(skb, packet->l4_offset, &work->tcp, length, 0);
+}
+
 /* Rewrites what splice_find() has let through and sends it to the other end: TG_DROP_NONE, or why not. */
 static __always_inline verdict_t splice_forward(struct __sk_buff *skb, const struct packet *packet,
 						struct splice_work *work, enum tg_splice_end from_end)
@@ -433,23 +471,15 @@ static __always_inline verdict_t splice_forward(struct __sk_buff *skb, const str
 	const struct tg_address *source = from_guest ? &work->to.guest_address : &work->to.peer_address;
 	const struct tg_address *destination = from_guest ? &work->to.peer_address : &work->to.guest_address;
 	__u32 checksum = packet->l4_offset + offsetof(struct tcphdr, check);
-	__u64 length = work->header_length; /* 64 bits: what 6.1 still knows when it comes off the stack */
 	__s64 addresses_diff, diff;
 
-	asm volatile("" : "+r"(length));
-	if (length < sizeof(struct tcp_header) || length > sizeof(struct tcp_header) + TG_TCP_OPTIONS_MAX)
-		return TG_DROP_SPLICE_SEGMENT;
 	if (!splice_trim(skb, packet) || !splice_fits(skb, packet, work))
 		return TG_DROP_SPLICE_FORWARD;
 	if (packet->ethertype == ETH_P_IP
 		? !splice_rewrite_ipv4(skb, work, source, destination, &addresses_diff)
 		: !splice_rewrite_ipv6(skb, work, source, destination, &addresses_diff))
 		return TG_DROP_TRUNCATED;
-	work->tcp_before = work->tcp;
-	tg_rewrite_tcp(&work->tcp, &work->options, &work->rewrite);
-	diff = bpf_csum_diff((__be32 *)&work->tcp_before, length, (__be32 *)&work->tcp, length, 0);
-	if (bpf_skb_store_bytes(skb, packet->l4_offset, &work->tcp, length, 0) ||
-	    bpf_l4_csum_replace(skb, checksum, 0, diff, 0) ||
+	if (!splice_rewrite_tcp(skb, packet, work, &diff) || bpf_l4_csum_replace(skb, checksum, 0, diff, 0) ||
 	    bpf_l4_csum_replace(skb, checksum, 0, addresses_diff, BPF_F_PSEUDO_HDR))
 		return TG_DROP_TRUNCATED;
 	return TG_DROP_NONE;
@@ -540,6 +570,192 @@ static __always_inline void splice_count_refused(verdict_t verdict)
 
 	if (work)
 		count_reason(work->slot, verdict);
+}
+
+/* --- ICMP errors about spliced segments --------------------------------------------------------------------
+ */
+
+#define ICMPV6_TOO_BIG 2
+
+/* What TCP has use for: unreachable, which "fragmentation needed" belongs to, and its own kind in ICMPv6. */
+static __always_inline bool splice_is_error(const struct packet *packet, __u8 type)
+{
+	if (packet->ethertype == ETH_P_IP)
+		return packet->flow.protocol == IPPROTO_ICMP && type == ICMPV4_UNREACHABLE;
+	return packet->flow.protocol == IPPROTO_ICMPV6 &&
+	       (type == ICMPV6_UNREACHABLE || type == ICMPV6_TOO_BIG);
+}
+
+static __always_inline bool splice_load_quote_v4(struct __sk_buff *skb, __u32 offset,
+						 struct splice_work *work)
+{
+	const struct iphdr *ip = &work->quote_before.v4.ip;
+
+	if (bpf_skb_load_bytes(skb, offset, &work->quote_before.v4, sizeof(work->quote_before.v4)))
+		return false;
+	if (ip->version != 4 || ip->ihl != 5 || ip->protocol != IPPROTO_TCP ||
+	    ip->frag_off & bpf_htons(IPV4_FRAGMENT_MASK))
+		return false;
+	address_from_v4(&work->from.guest_address, ip->saddr);
+	address_from_v4(&work->from.peer_address, ip->daddr);
+	work->from.guest_port = work->quote_before.v4.tcp.source;
+	work->from.peer_port = work->quote_before.v4.tcp.destination;
+	return true;
+}
+
+static __always_inline bool splice_load_quote_v6(struct __sk_buff *skb, __u32 offset,
+						 struct splice_work *work)
+{
+	const struct ipv6hdr *ip = &work->quote_before.v6.ip;
+
+	if (bpf_skb_load_bytes(skb, offset, &work->quote_before.v6, sizeof(work->quote_before.v6)))
+		return false;
+	if (ip->version != 6 || ip->nexthdr != IPPROTO_TCP)
+		return false;
+	__builtin_memcpy(&work->from.guest_address, &ip->saddr, sizeof(ip->saddr));
+	__builtin_memcpy(&work->from.peer_address, &ip->daddr, sizeof(ip->daddr));
+	work->from.guest_port = work->quote_before.v6.tcp.source;
+	work->from.peer_port = work->quote_before.v6.tcp.destination;
+	return true;
+}
+
+/* Loads what an error quotes, with the connection that it is about as its sender sees it in `from`. */
+static __always_inline bool splice_load_error(struct __sk_buff *skb, const struct packet *packet,
+					      struct splice_work *work)
+{
+	__u32 offset = packet->l4_offset + sizeof(struct icmp_header);
+	__u8 type;
+
+	if (!is_answerable(packet) || bpf_skb_load_bytes(skb, packet->l4_offset, &type, sizeof(type)) ||
+	    !splice_is_error(packet, type))
+		return false;
+	__builtin_memset(&work->from, 0, sizeof(work->from));
+	work->from.protocol = IPPROTO_TCP;
+	return packet->ethertype == ETH_P_IP ? splice_load_quote_v4(skb, offset, work)
+					     : splice_load_quote_v6(skb, offset, work);
+}
+
+/* Under the splice's lock. The number must be one that is on its way (RFC 5927 4.1), and above the hand-off:
+ * what the daemon has sent itself is its own to learn of. */
+static __always_inline bool splice_judge_error(const struct tg_splice *splice, struct splice_work *work,
+					       __u32 sequence)
+{
+	const struct tg_splice_side *guest = &splice->sides[TG_SPLICE_GUEST];
+
+	if (!splice_is_forwarded(splice->state) || !flow_equal(&splice->upstream, &work->from))
+		return false;
+	sequence -= guest->delta;
+	if (distance(sequence, guest->acked) < 0 || distance(sequence, guest->floor) < 0 ||
+	    distance(sequence, guest->end) >= 0)
+		return false;
+	work->to = splice->flow;
+	work->to_ifindex = splice->guest_ifindex;
+	work->rewrite.sequence = -guest->delta;
+	return true;
+}
+
+static __always_inline bool splice_find_error(struct splice_work *work, bool v4)
+{
+	__u32 sequence =
+	    bpf_ntohl(v4 ? work->quote_before.v4.tcp.sequence : work->quote_before.v6.tcp.sequence);
+	struct tg_flow *flow = bpf_map_lookup_elem(&upstream_flows, &work->from);
+	struct tg_splice *splice;
+	bool found;
+
+	if (!flow)
+		return false;
+	work->key = *flow;
+	splice = bpf_map_lookup_elem(&flows, &work->key);
+	if (!splice)
+		return false;
+	bpf_spin_lock(&splice->lock);
+	found = splice_judge_error(splice, work, sequence);
+	bpf_spin_unlock(&splice->lock);
+	return found;
+}
+
+static __always_inline void splice_rewrite_ports(struct splice_ports *tcp, const struct splice_work *work)
+{
+	tcp->source = work->to.guest_port;
+	tcp->destination = work->to.peer_port;
+	tcp->sequence = bpf_htonl(bpf_ntohl(tcp->sequence) + work->rewrite.sequence);
+}
+
+/* The quote becomes the segment that the guest has sent. The sum over an IPv4 header, its checksum included,
+ * stays as it is. */
+static __always_inline bool splice_rewrite_quote_v4(struct __sk_buff *skb, __u32 offset,
+						    struct splice_work *work, __s64 *diff)
+{
+	const struct iphdr *before = &work->quote_before.v4.ip;
+	struct iphdr *ip = &work->quote.v4.ip;
+	const __u32 size = sizeof(work->quote.v4);
+
+	work->quote.v4 = work->quote_before.v4;
+	ip->saddr = address_v4(&work->to.guest_address);
+	ip->daddr = address_v4(&work->to.peer_address);
+	ip->check =
+	    ~fold(bpf_csum_diff((__be32 *)&before->saddr, 8, (__be32 *)&ip->saddr, 8, (__u16)~before->check));
+	splice_rewrite_ports(&work->quote.v4.tcp, work);
+	*diff = bpf_csum_diff((__be32 *)&work->quote_before.v4, size, (__be32 *)&work->quote.v4, size, 0);
+	return !bpf_skb_store_bytes(skb, offset, &work->quote.v4, size, 0);
+}
+
+static __always_inline bool splice_rewrite_quote_v6(struct __sk_buff *skb, __u32 offset,
+						    struct splice_work *work, __s64 *diff)
+{
+	struct ipv6hdr *ip = &work->quote.v6.ip;
+	const __u32 size = sizeof(work->quote.v6);
+
+	work->quote.v6 = work->quote_before.v6;
+	__builtin_memcpy(&ip->saddr, &work->to.guest_address, sizeof(ip->saddr));
+	__builtin_memcpy(&ip->daddr, &work->to.peer_address, sizeof(ip->daddr));
+	splice_rewrite_ports(&work->quote.v6.tcp, work);
+	*diff = bpf_csum_diff((__be32 *)&work->quote_before.v6, size, (__be32 *)&work->quote.v6, size, 0);
+	return !bpf_skb_store_bytes(skb, offset, &work->quote.v6, size, 0);
+}
+
+/* From the router that has sent it, to the guest. An ICMP checksum covers no IPv4 addresses (RFC 792), but
+ * those of IPv6 (RFC 4443 2.3). */
+static __always_inline bool splice_rewrite_error(struct __sk_buff *skb, const struct packet *packet,
+						 struct splice_work *work)
+{
+	__u32 checksum = packet->l4_offset + offsetof(struct icmp_header, checksum);
+	__u32 quote = packet->l4_offset + sizeof(struct icmp_header);
+	__s64 addresses_diff, diff;
+
+	if (packet->ethertype == ETH_P_IP)
+		return splice_rewrite_quote_v4(skb, quote, work, &diff) &&
+		       splice_rewrite_ipv4(skb, work, &packet->flow.peer_address, &work->to.guest_address,
+					   &addresses_diff) &&
+		       !bpf_l4_csum_replace(skb, checksum, 0, diff, 0);
+	return splice_rewrite_quote_v6(skb, quote, work, &diff) &&
+	       splice_rewrite_ipv6(skb, work, &packet->flow.peer_address, &work->to.guest_address,
+				   &addresses_diff) &&
+	       !bpf_l4_csum_replace(skb, checksum, 0, diff, 0) &&
+	       !bpf_l4_csum_replace(skb, checksum, 0, addresses_diff, BPF_F_PSEUDO_HDR);
+}
+
+/* An ICMP packet that came in by an uplink; results as of splice_from_server(). */
+static __always_inline int splice_error_from_server(struct __sk_buff *skb, const struct packet *packet)
+{
+	struct splice_work *work = splice_work();
+
+	if (!work || packet->hop_limit <= 1 || !splice_load_error(skb, packet, work) ||
+	    !splice_find_error(work, packet->ethertype == ETH_P_IP))
+		return SPLICE_NONE;
+	if (!splice_rewrite_error(skb, packet, work))
+		return TG_DROP_TRUNCATED;
+	splice_redirect_to_guest(skb, packet, work);
+	return TG_DROP_NONE;
+}
+
+/* Whether an ICMP packet to the guest is what splice_error_from_server() has made. */
+static __always_inline bool is_spliced_error(struct __sk_buff *skb, const struct packet *packet)
+{
+	struct splice_work *work = splice_work();
+
+	return work && is_from_uplink(skb) && splice_load_error(skb, packet, work) &&
+	       splice_is_forwarded(splice_state(&work->from));
 }
 
 /* --- change_flow: what the daemon changes -----------------------------------------------------------------

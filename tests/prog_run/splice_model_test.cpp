@@ -18,7 +18,7 @@ namespace {
 
 int chosen_rounds() {
     const char* const wish = std::getenv("TAPGATE_TEST_QUICK");
-    return wish != nullptr && std::string_view(wish) == "1" ? 5'000 : 50'000;
+    return wish != nullptr && std::string_view(wish) == "1" ? 2'000 : 20'000;
 }
 
 struct Timestamps {
