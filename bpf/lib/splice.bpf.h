@@ -366,14 +366,12 @@ static __always_inline bool splice_load(struct __sk_buff *skb, const struct pack
 	return true;
 }
 
-static __always_inline int splice_find(struct splice_work *work, enum tg_splice_end from_end)
+static __always_inline int splice_enter(struct tg_splice *splice, struct splice_work *work,
+					enum tg_splice_end from_end)
 {
-	struct tg_splice *splice = bpf_map_lookup_elem(&flows, &work->key);
 	__u64 now = bpf_ktime_get_boot_ns();
 	int verdict;
 
-	if (!splice)
-		return SPLICE_NONE;
 	bpf_spin_lock(&splice->lock);
 	verdict = splice_judge(splice, work, from_end, now);
 	bpf_spin_unlock(&splice->lock);
@@ -463,7 +461,7 @@ static __always_inline bool splice_rewrite_tcp(struct __sk_buff *skb, const stru
 	return !bpf_skb_store_bytes(skb, packet->l4_offset, &work->tcp, length, 0);
 }
 
-/* Rewrites what splice_find() has let through and sends it to the other end: TG_DROP_NONE, or why not. */
+/* Rewrites what splice_enter() has let through and sends it to the other end: TG_DROP_NONE, or why not. */
 static __always_inline verdict_t splice_forward(struct __sk_buff *skb, const struct packet *packet,
 						struct splice_work *work, enum tg_splice_end from_end)
 {
@@ -520,6 +518,7 @@ __noinline int splice_from_guest(struct __sk_buff *skb, const struct packet *pac
 				 __u32 header_length)
 {
 	struct splice_work *work = splice_work();
+	struct tg_splice *splice;
 	int verdict;
 
 	if (!packet || !work)
@@ -527,11 +526,12 @@ __noinline int splice_from_guest(struct __sk_buff *skb, const struct packet *pac
 	work->from = packet->flow;
 	work->key = packet->flow;
 	work->guest_id = guest_id;
-	if (!bpf_map_lookup_elem(&flows, &work->key))
+	splice = bpf_map_lookup_elem(&flows, &work->key);
+	if (!splice)
 		return SPLICE_NONE;
 	if (!splice_load(skb, packet, work, header_length))
 		return TG_DROP_TRUNCATED;
-	verdict = splice_find(work, TG_SPLICE_GUEST);
+	verdict = splice_enter(splice, work, TG_SPLICE_GUEST);
 	if (verdict)
 		return verdict;
 	verdict = splice_forward(skb, packet, work, TG_SPLICE_GUEST);
@@ -546,15 +546,17 @@ static __always_inline int splice_from_server(struct __sk_buff *skb, const struc
 {
 	struct tg_flow *flow = bpf_map_lookup_elem(&upstream_flows, &packet->flow);
 	struct splice_work *work = splice_work();
+	struct tg_splice *splice;
 	int verdict;
 
 	if (!flow || !work)
 		return SPLICE_NONE;
 	work->from = packet->flow;
 	work->key = *flow;
-	if (!splice_load(skb, packet, work, header_length))
+	splice = bpf_map_lookup_elem(&flows, &work->key);
+	if (!splice || !splice_load(skb, packet, work, header_length))
 		return SPLICE_NONE;
-	verdict = splice_find(work, TG_SPLICE_SERVER);
+	verdict = splice_enter(splice, work, TG_SPLICE_SERVER);
 	if (verdict)
 		return verdict;
 	verdict = splice_forward(skb, packet, work, TG_SPLICE_SERVER);
