@@ -436,21 +436,22 @@ SEC("tc")
 int uplink_ingress(struct __sk_buff *skb)
 {
 	struct packet packet = {.from_guest = false};
+	verdict_t verdict;
 
 	if (skb->pkt_type != PACKET_HOST || parse_ethernet(skb, &packet))
 		return TC_ACT_UNSPEC;
 	switch (packet.ethertype) {
 	case ETH_P_IP:
-		if (parse_ipv4(skb, &packet))
-			return TC_ACT_UNSPEC;
+		verdict = parse_ipv4(skb, &packet);
 		break;
 	case ETH_P_IPV6:
-		if (parse_ipv6(skb, &packet))
-			return TC_ACT_UNSPEC;
+		verdict = parse_ipv6(skb, &packet);
 		break;
 	default:
 		return TC_ACT_UNSPEC;
 	}
+	if (verdict)
+		return uplink_action(splice_check_hidden(skb, &packet, verdict));
 	switch (packet.flow.protocol) {
 	case IPPROTO_TCP:
 		return uplink_tcp(skb, &packet);

@@ -13,6 +13,17 @@
 #define AF_INET	 2 /* <sys/socket.h> is not for BPF */
 #define AF_INET6 10
 
+#define IPV4_FRAGMENT_OFFSET_MASK 0x1fff
+#define IPV6_FRAGMENT_OFFSET_MASK 0xfff8
+
+/* RFC 8200 4.5 */
+struct ipv6_fragment {
+	__u8 next_header;
+	__u8 reserved;
+	__be16 offset;
+	__be32 identification;
+};
+
 #define SPLICE_NONE -1 /* not spliced, or no more: the packet goes the way of all others */
 
 /* No window is larger (RFC 7323 2.3): what lies further from what was acknowledged is no segment of this
@@ -563,6 +574,65 @@ static __always_inline int splice_from_server(struct __sk_buff *skb, const struc
 	if (!verdict)
 		splice_redirect_to_guest(skb, packet, work);
 	return verdict;
+}
+
+/*
+ * IPv4 options and fragments are not parsed any further elsewhere, but what they hide must not reach the
+ * host's own socket or make its kernel answer for the connection with a reset. Without its first fragment,
+ * which has the ports, a packet comes to nothing.
+ */
+static __always_inline bool splice_find_hidden_v4(struct __sk_buff *skb, struct packet *packet)
+{
+	struct iphdr ip;
+
+	if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) ||
+	    ip.frag_off & bpf_htons(IPV4_FRAGMENT_OFFSET_MASK))
+		return false;
+	packet->l4_offset = ETH_HLEN + ip.ihl * 4;
+	return true;
+}
+
+static __always_inline bool splice_find_hidden_v6(struct __sk_buff *skb, struct packet *packet)
+{
+	struct ipv6_fragment fragment;
+
+	if (packet->flow.protocol != IPPROTO_FRAGMENT ||
+	    bpf_skb_load_bytes(skb, packet->l4_offset, &fragment, sizeof(fragment)) ||
+	    fragment.offset & bpf_htons(IPV6_FRAGMENT_OFFSET_MASK))
+		return false;
+	packet->flow.protocol = fragment.next_header;
+	packet->l4_offset += sizeof(fragment);
+	return true;
+}
+
+/* A packet of an uplink that parse_ipv4() or parse_ipv6() has refused; results as of splice_from_server(). */
+static __always_inline int splice_check_hidden(struct __sk_buff *skb, struct packet *packet,
+					       verdict_t verdict)
+{
+	struct splice_work *work = splice_work();
+	struct splice_ports ports;
+	struct tg_splice *splice;
+	struct tg_flow *flow;
+
+	if (!work || (verdict != TG_DROP_FRAGMENT && verdict != TG_DROP_IP_OPTIONS))
+		return SPLICE_NONE;
+	if (packet->ethertype == ETH_P_IP ? !splice_find_hidden_v4(skb, packet)
+					  : !splice_find_hidden_v6(skb, packet))
+		return SPLICE_NONE;
+	if (packet->flow.protocol != IPPROTO_TCP ||
+	    bpf_skb_load_bytes(skb, packet->l4_offset, &ports, sizeof(ports)))
+		return SPLICE_NONE;
+	packet->flow.guest_port = ports.destination;
+	packet->flow.peer_port = ports.source;
+	flow = bpf_map_lookup_elem(&upstream_flows, &packet->flow);
+	if (!flow)
+		return SPLICE_NONE;
+	work->key = *flow;
+	splice = bpf_map_lookup_elem(&flows, &work->key);
+	if (!splice)
+		return SPLICE_NONE;
+	work->slot = splice->slot;
+	return splice_is_ours(splice_state(&work->key)) ? TG_DROP_SPLICE_SEGMENT : SPLICE_NONE;
 }
 
 /* Counts a segment that splice_from_server() has refused with those of the guest. */

@@ -541,6 +541,45 @@ TEST_F(SpliceTest, an_uplink_passes_what_is_not_spliced) {
     }
 }
 
+TEST_F(SpliceTest, fragments_and_ip_options_do_not_reach_the_hosts_socket_past_a_splice) {
+    for (const auto& family : families()) {
+        const auto hidden = [&family](std::uint16_t port, unsigned fragment, bool with_options) {
+            auto fields = server_says(kAck, Bytes(100));
+            fields.source_port = kServerPort;
+            fields.destination_port = port;
+            const Bytes whole = tcp_segment(family.server, family.uplink, fields);
+            if (family.guest.is_v4()) {
+                Ipv4Fields ip;
+                ip.fragment = fragment;
+                if (with_options)
+                    ip.options = {1, 1, 1, 0};
+                return ethernet(kEtherIpv4, ipv4(family.server, family.uplink, IPPROTO_TCP, whole, ip),
+                                kServerMac, kUplinkMac);
+            }
+            Bytes fragmented{IPPROTO_TCP, 0};
+            put16(fragmented, fragment == 0x2000 ? 1 : fragment << 3U);
+            put32(fragmented, 4711);
+            append(fragmented, whole);
+            return ip_frame(family.server, family.uplink, IPPROTO_FRAGMENT, fragmented, kServerMac,
+                            kUplinkMac);
+        };
+        const auto send = [](const Bytes& frame) {
+            return product().run_on("uplink_ingress", frame, Programs::uplink_ifindex());
+        };
+        SpliceCase flow(family);
+        flow.store();
+        EXPECT_TRUE(refused(send(hidden(kUplinkPort, 0x2000, false)), TG_DROP_SPLICE_SEGMENT));
+        EXPECT_TRUE(refused(send(hidden(kUplinkPort, 0, true)), TG_DROP_SPLICE_SEGMENT));
+        // A later fragment has no ports; and others' are others'.
+        for (const Bytes& other : {hidden(kUplinkPort, 3, false), hidden(kUplinkPort + 1, 0x2000, false)})
+            EXPECT_TRUE(untouched(send(other), other)) << family.name;
+        flow.splice.state = TG_SPLICE_RECORDING;
+        flow.store();
+        const Bytes early = hidden(kUplinkPort, 0x2000, false);
+        EXPECT_TRUE(untouched(send(early), early)) << family.name;
+    }
+}
+
 TEST_F(SpliceTest, the_daemon_changes_a_flow_only_from_the_state_that_it_takes_it_to_be_in) {
     for (const auto& family : families()) {
         SpliceCase flow(family);
