@@ -137,15 +137,21 @@ static __always_inline verdict_t check_udp(struct __sk_buff *skb, const struct g
 	return verdict ? verdict : TG_DROP_UDP;
 }
 
-static __always_inline verdict_t check_icmp(const struct guest_context *context, struct packet *packet,
-					    __u16 ethertype)
+static __always_inline verdict_t check_icmp(struct __sk_buff *skb, const struct guest_context *context,
+					    struct packet *packet, __u16 ethertype)
 {
 	verdict_t verdict;
+	int spliced;
 
 	if (packet->ethertype != ethertype)
 		return TG_DROP_PROTOCOL;
 	if (packet->unroutable)
 		return packet->unroutable;
+	spliced = splice_error_from_guest(skb, packet, context->state, context->guest->id);
+	if (spliced != SPLICE_NONE) {
+		packet->redirected = !spliced;
+		return spliced;
+	}
 	verdict = policy_judge(context->guest, packet);
 	return verdict ? verdict : TG_DROP_ICMP;
 }
@@ -185,9 +191,9 @@ static __always_inline verdict_t ingress_verdict(struct __sk_buff *skb, const st
 	case IPPROTO_UDP:
 		return check_udp(skb, context, packet);
 	case IPPROTO_ICMP:
-		return check_icmp(context, packet, ETH_P_IP);
+		return check_icmp(skb, context, packet, ETH_P_IP);
 	case IPPROTO_ICMPV6:
-		return check_icmp(context, packet, ETH_P_IPV6);
+		return check_icmp(skb, context, packet, ETH_P_IPV6);
 	}
 	return TG_DROP_PROTOCOL;
 }

@@ -647,15 +647,18 @@ static __always_inline void splice_count_refused(verdict_t verdict)
 /* --- ICMP errors about spliced segments --------------------------------------------------------------------
  */
 
-#define ICMPV6_TOO_BIG 2
+#define ICMPV4_FRAGMENTATION_NEEDED 4 /* a code */
+#define ICMPV6_TOO_BIG		    2
 
-/* What TCP has use for: unreachable, which "fragmentation needed" belongs to, and its own kind in ICMPv6. */
-static __always_inline bool splice_is_error(const struct packet *packet, __u8 type)
+/* What TCP has use for: unreachable, which "fragmentation needed" belongs to, and its own kind in ICMPv6. Of
+ * a guest only the latter two: it has no business to tell a server anything else. */
+static __always_inline bool splice_is_error(const struct packet *packet, __u8 type, __u8 code)
 {
 	if (packet->ethertype == ETH_P_IP)
-		return packet->flow.protocol == IPPROTO_ICMP && type == ICMPV4_UNREACHABLE;
+		return packet->flow.protocol == IPPROTO_ICMP && type == ICMPV4_UNREACHABLE &&
+		       (!packet->from_guest || code == ICMPV4_FRAGMENTATION_NEEDED);
 	return packet->flow.protocol == IPPROTO_ICMPV6 &&
-	       (type == ICMPV6_UNREACHABLE || type == ICMPV6_TOO_BIG);
+	       (type == ICMPV6_TOO_BIG || (type == ICMPV6_UNREACHABLE && !packet->from_guest));
 }
 
 static __always_inline bool splice_load_quote_v4(struct __sk_buff *skb, __u32 offset,
@@ -696,10 +699,10 @@ static __always_inline bool splice_load_error(struct __sk_buff *skb, const struc
 					      struct splice_work *work)
 {
 	__u32 offset = packet->l4_offset + sizeof(struct icmp_header);
-	__u8 type;
+	struct icmp_header icmp;
 
-	if (!is_answerable(packet) || bpf_skb_load_bytes(skb, packet->l4_offset, &type, sizeof(type)) ||
-	    !splice_is_error(packet, type))
+	if (!is_answerable(packet) || bpf_skb_load_bytes(skb, packet->l4_offset, &icmp, sizeof(icmp)) ||
+	    !splice_is_error(packet, icmp.type, icmp.code))
 		return false;
 	__builtin_memset(&work->from, 0, sizeof(work->from));
 	work->from.protocol = IPPROTO_TCP;
@@ -707,117 +710,175 @@ static __always_inline bool splice_load_error(struct __sk_buff *skb, const struc
 					     : splice_load_quote_v6(skb, offset, work);
 }
 
-/* Under the splice's lock. The number must be one that is on its way (RFC 5927 4.1), and above the hand-off:
- * what the daemon has sent itself is its own to learn of. */
-static __always_inline bool splice_judge_error(const struct tg_splice *splice, struct splice_work *work,
-					       __u32 sequence)
+/* Makes of one end's view of a connection the other's. */
+static __always_inline void flow_reverse(struct tg_flow *reversed, const struct tg_flow *flow)
 {
-	const struct tg_splice_side *guest = &splice->sides[TG_SPLICE_GUEST];
+	reversed->guest_address = flow->peer_address;
+	reversed->peer_address = flow->guest_address;
+	reversed->guest_port = flow->peer_port;
+	reversed->peer_port = flow->guest_port;
+}
 
-	if (!splice_is_forwarded(splice->state) || !flow_equal(&splice->upstream, &work->from))
+/*
+ * Under the splice's lock. `about` is the end that has sent what the error quotes. The number must be one
+ * that is on its way (RFC 5927 4.1), and above the hand-off: what the daemon has sent itself is its own to
+ * learn of.
+ */
+static __always_inline bool splice_judge_error(const struct tg_splice *splice, struct splice_work *work,
+					       enum tg_splice_end about, __u32 sequence)
+{
+	const struct tg_splice_side *side = &splice->sides[about];
+
+	if (!splice_is_forwarded(splice->state))
 		return false;
-	sequence -= guest->delta;
-	if (distance(sequence, guest->acked) < 0 || distance(sequence, guest->floor) < 0 ||
-	    distance(sequence, guest->end) >= 0)
+	if (about == TG_SPLICE_GUEST
+		? !flow_equal(&splice->upstream, &work->from)
+		: !flow_equal(&splice->flow, &work->key) || splice->guest_id != work->guest_id)
 		return false;
-	work->to = splice->flow;
-	work->to_ifindex = splice->guest_ifindex;
-	work->rewrite.sequence = -guest->delta;
+	sequence -= side->delta;
+	if (distance(sequence, side->acked) < 0 || distance(sequence, side->floor) < 0 ||
+	    distance(sequence, side->end) >= 0)
+		return false;
+	if (about == TG_SPLICE_GUEST) {
+		work->to = splice->flow;
+		work->to_ifindex = splice->guest_ifindex;
+	} else {
+		work->to = splice->upstream;
+		work->to_ifindex = splice->uplink_ifindex;
+	}
+	work->rewrite.sequence = -side->delta;
 	return true;
 }
 
-static __always_inline bool splice_find_error(struct splice_work *work, bool v4)
+/* By the key in `work`. */
+static __always_inline bool splice_find_error(struct splice_work *work, enum tg_splice_end about, bool v4)
 {
 	__u32 sequence =
 	    bpf_ntohl(v4 ? work->quote_before.v4.tcp.sequence : work->quote_before.v6.tcp.sequence);
-	struct tg_flow *flow = bpf_map_lookup_elem(&upstream_flows, &work->from);
-	struct tg_splice *splice;
+	struct tg_splice *splice = bpf_map_lookup_elem(&flows, &work->key);
 	bool found;
 
-	if (!flow)
-		return false;
-	work->key = *flow;
-	splice = bpf_map_lookup_elem(&flows, &work->key);
 	if (!splice)
 		return false;
 	bpf_spin_lock(&splice->lock);
-	found = splice_judge_error(splice, work, sequence);
+	found = splice_judge_error(splice, work, about, sequence);
 	bpf_spin_unlock(&splice->lock);
 	return found;
 }
 
-static __always_inline void splice_rewrite_ports(struct splice_ports *tcp, const struct splice_work *work)
+/* `sender` is what the quoted packet's sender calls the connection. */
+static __always_inline void splice_rewrite_ports(struct splice_ports *tcp, const struct splice_work *work,
+						 const struct tg_flow *sender)
 {
-	tcp->source = work->to.guest_port;
-	tcp->destination = work->to.peer_port;
+	tcp->source = sender->guest_port;
+	tcp->destination = sender->peer_port;
 	tcp->sequence = bpf_htonl(bpf_ntohl(tcp->sequence) + work->rewrite.sequence);
 }
 
-/* The quote becomes the segment that the guest has sent. The sum over an IPv4 header, its checksum included,
+/* The quote becomes the segment that its sender has sent. The sum over an IPv4 header, its checksum included,
  * stays as it is. */
 static __always_inline bool splice_rewrite_quote_v4(struct __sk_buff *skb, __u32 offset,
-						    struct splice_work *work, __s64 *diff)
+						    struct splice_work *work, const struct tg_flow *sender,
+						    __s64 *diff)
 {
 	const struct iphdr *before = &work->quote_before.v4.ip;
 	struct iphdr *ip = &work->quote.v4.ip;
 	const __u32 size = sizeof(work->quote.v4);
 
 	work->quote.v4 = work->quote_before.v4;
-	ip->saddr = address_v4(&work->to.guest_address);
-	ip->daddr = address_v4(&work->to.peer_address);
+	ip->saddr = address_v4(&sender->guest_address);
+	ip->daddr = address_v4(&sender->peer_address);
 	ip->check =
 	    ~fold(bpf_csum_diff((__be32 *)&before->saddr, 8, (__be32 *)&ip->saddr, 8, (__u16)~before->check));
-	splice_rewrite_ports(&work->quote.v4.tcp, work);
+	splice_rewrite_ports(&work->quote.v4.tcp, work, sender);
 	*diff = bpf_csum_diff((__be32 *)&work->quote_before.v4, size, (__be32 *)&work->quote.v4, size, 0);
 	return !bpf_skb_store_bytes(skb, offset, &work->quote.v4, size, 0);
 }
 
 static __always_inline bool splice_rewrite_quote_v6(struct __sk_buff *skb, __u32 offset,
-						    struct splice_work *work, __s64 *diff)
+						    struct splice_work *work, const struct tg_flow *sender,
+						    __s64 *diff)
 {
 	struct ipv6hdr *ip = &work->quote.v6.ip;
 	const __u32 size = sizeof(work->quote.v6);
 
 	work->quote.v6 = work->quote_before.v6;
-	__builtin_memcpy(&ip->saddr, &work->to.guest_address, sizeof(ip->saddr));
-	__builtin_memcpy(&ip->daddr, &work->to.peer_address, sizeof(ip->daddr));
-	splice_rewrite_ports(&work->quote.v6.tcp, work);
+	__builtin_memcpy(&ip->saddr, &sender->guest_address, sizeof(ip->saddr));
+	__builtin_memcpy(&ip->daddr, &sender->peer_address, sizeof(ip->daddr));
+	splice_rewrite_ports(&work->quote.v6.tcp, work, sender);
 	*diff = bpf_csum_diff((__be32 *)&work->quote_before.v6, size, (__be32 *)&work->quote.v6, size, 0);
 	return !bpf_skb_store_bytes(skb, offset, &work->quote.v6, size, 0);
 }
 
-/* From the router that has sent it, to the guest. An ICMP checksum covers no IPv4 addresses (RFC 792), but
- * those of IPv6 (RFC 4443 2.3). */
+/* An ICMP checksum covers no IPv4 addresses (RFC 792), but those of IPv6 (RFC 4443 2.3). */
 static __always_inline bool splice_rewrite_error(struct __sk_buff *skb, const struct packet *packet,
-						 struct splice_work *work)
+						 struct splice_work *work, const struct tg_flow *sender,
+						 const struct tg_address *source)
 {
 	__u32 checksum = packet->l4_offset + offsetof(struct icmp_header, checksum);
 	__u32 quote = packet->l4_offset + sizeof(struct icmp_header);
 	__s64 addresses_diff, diff;
 
 	if (packet->ethertype == ETH_P_IP)
-		return splice_rewrite_quote_v4(skb, quote, work, &diff) &&
-		       splice_rewrite_ipv4(skb, work, &packet->flow.peer_address, &work->to.guest_address,
-					   &addresses_diff) &&
+		return splice_rewrite_quote_v4(skb, quote, work, sender, &diff) &&
+		       splice_rewrite_ipv4(skb, work, source, &sender->guest_address, &addresses_diff) &&
 		       !bpf_l4_csum_replace(skb, checksum, 0, diff, 0);
-	return splice_rewrite_quote_v6(skb, quote, work, &diff) &&
-	       splice_rewrite_ipv6(skb, work, &packet->flow.peer_address, &work->to.guest_address,
-				   &addresses_diff) &&
+	return splice_rewrite_quote_v6(skb, quote, work, sender, &diff) &&
+	       splice_rewrite_ipv6(skb, work, source, &sender->guest_address, &addresses_diff) &&
 	       !bpf_l4_csum_replace(skb, checksum, 0, diff, 0) &&
 	       !bpf_l4_csum_replace(skb, checksum, 0, addresses_diff, BPF_F_PSEUDO_HDR);
 }
 
-/* An ICMP packet that came in by an uplink; results as of splice_from_server(). */
+/* An ICMP packet that came in by an uplink; results as of splice_from_server(). It keeps its source, the
+ * router that has sent it. */
 static __always_inline int splice_error_from_server(struct __sk_buff *skb, const struct packet *packet)
 {
 	struct splice_work *work = splice_work();
+	struct tg_flow *flow;
 
-	if (!work || packet->hop_limit <= 1 || !splice_load_error(skb, packet, work) ||
-	    !splice_find_error(work, packet->ethertype == ETH_P_IP))
+	if (!work || packet->hop_limit <= 1 || !splice_load_error(skb, packet, work))
 		return SPLICE_NONE;
-	if (!splice_rewrite_error(skb, packet, work))
+	flow = bpf_map_lookup_elem(&upstream_flows, &work->from);
+	if (!flow)
+		return SPLICE_NONE;
+	work->key = *flow;
+	if (!splice_find_error(work, TG_SPLICE_GUEST, packet->ethertype == ETH_P_IP))
+		return SPLICE_NONE;
+	if (!splice_rewrite_error(skb, packet, work, &work->to, &packet->flow.peer_address))
 		return TG_DROP_TRUNCATED;
 	splice_redirect_to_guest(skb, packet, work);
+	return TG_DROP_NONE;
+}
+
+/*
+ * An ICMP packet of a guest; results as of splice_from_guest(). To the server alone, from the host's address
+ * that it knows; what is behind the quoted numbers stays as it is, so there is a rate.
+ *
+ * A global function: tap_ingress has no stack to spare.
+ */
+__noinline int splice_error_from_guest(struct __sk_buff *skb, const struct packet *packet,
+				       struct tg_guest_state *state, __u64 guest_id)
+{
+	struct splice_work *work = splice_work();
+	struct tg_flow *sender;
+
+	if (!packet || !state || !work || packet->hop_limit <= 1 || !splice_load_error(skb, packet, work))
+		return SPLICE_NONE;
+	if (!address_equal(&work->from.guest_address, &packet->flow.peer_address))
+		return SPLICE_NONE;
+	work->guest_id = guest_id;
+	__builtin_memset(&work->key, 0, sizeof(work->key));
+	work->key.protocol = IPPROTO_TCP;
+	flow_reverse(&work->key, &work->from);
+	if (!splice_find_error(work, TG_SPLICE_SERVER, packet->ethertype == ETH_P_IP))
+		return SPLICE_NONE;
+	if (rate_exceeded(&state->prohibition_second, &state->prohibition_count, TG_PROHIBITIONS_PER_SECOND))
+		return SPLICE_NONE;
+	sender = &work->from;
+	flow_reverse(sender, &work->to);
+	if (!splice_rewrite_error(skb, packet, work, sender, &work->to.guest_address))
+		return TG_DROP_TRUNCATED;
+	splice_redirect_to_server(skb, work);
 	return TG_DROP_NONE;
 }
 

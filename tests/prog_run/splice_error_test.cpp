@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "base/clock.hpp"
 #include "card.hpp"
 #include "splice_case.hpp"
 
@@ -57,16 +58,17 @@ Bytes message_of(const Error& error, const IpAddress& router, const IpAddress& t
 }
 
 Bytes frame_of(const Error& error, const IpAddress& router, const IpAddress& to, const Bytes& quote,
-               unsigned hops = 64) {
+               unsigned hops = 64, const Mac& source_mac = kServerMac,
+               const Mac& destination_mac = kUplinkMac) {
     const Bytes message = message_of(error, router, to, quote);
     if (router.is_v4()) {
         Ipv4Fields ip;
         ip.ttl = hops;
-        return ethernet(kEtherIpv4, ipv4(router, to, IPPROTO_ICMP, message, ip), kServerMac, kUplinkMac);
+        return ethernet(kEtherIpv4, ipv4(router, to, IPPROTO_ICMP, message, ip), source_mac, destination_mac);
     }
     Ipv6Fields ip;
     ip.hop_limit = hops;
-    return ethernet(kEtherIpv6, ipv6(router, to, IPPROTO_ICMPV6, message, ip), kServerMac, kUplinkMac);
+    return ethernet(kEtherIpv6, ipv6(router, to, IPPROTO_ICMPV6, message, ip), source_mac, destination_mac);
 }
 
 class SpliceErrorTest : public ProgRunTest {
@@ -202,6 +204,91 @@ TEST_F(SpliceErrorTest, no_other_icmp_reaches_the_guest) {
         EXPECT_TRUE(
             refused(egress_from_uplink(frame_of(too_big(family), router_of(family), family.stranger, quote)),
                     TG_DROP_EGRESS_NOT_OURS));
+    }
+}
+
+/// The guest routes for others, over links that take less than its own.
+class GuestErrorTest : public SpliceErrorTest {
+  protected:
+    static constexpr std::uint32_t kServerNext = 0xffffff00; // of SpliceCase
+    static constexpr std::uint32_t kServerDelta = 77777;
+
+    static SpliceCase receiving(const Family& family) {
+        SpliceCase flow(family);
+        flow.splice.sides[TG_SPLICE_SERVER].end = kServerNext + 400; // wraps
+        flow.store();
+        return flow;
+    }
+
+    static TcpFields from_server(bool as_guest_sees_it, std::uint32_t offset) {
+        TcpFields fields;
+        fields.source_port = as_guest_sees_it ? kServerPort + 1 : kServerPort;
+        fields.destination_port = as_guest_sees_it ? kGuestPort : kUplinkPort;
+        fields.sequence = kServerNext + offset + (as_guest_sees_it ? kServerDelta : 0);
+        fields.flags = kAck;
+        return fields;
+    }
+
+    static Bytes sent(const SpliceCase& flow, const Error& error, std::uint32_t offset = 300) {
+        return frame_of(error, flow.family.guest, flow.seen,
+                        quote_of(flow.seen, flow.family.guest, from_server(true, offset)), 64, kGuestMac,
+                        kTapMac);
+    }
+};
+
+TEST_F(GuestErrorTest, a_guest_may_tell_its_server_that_packets_are_too_big) {
+    for (const auto& family : families()) {
+        const SpliceCase flow = receiving(family);
+        const auto result = ingress(sent(flow, too_big(family)));
+        EXPECT_TRUE(forwarded(result)) << family.name;
+        EXPECT_EQ(result.packet, frame_of(too_big(family), family.uplink, family.server,
+                                          quote_of(family.server, family.uplink, from_server(false, 300)), 63,
+                                          kGuestMac, kTapMac))
+            << family.name;
+    }
+}
+
+TEST_F(GuestErrorTest, B50_any_other_error_of_a_guest_is_refused) {
+    for (const auto& family : families()) {
+        const SpliceCase flow = receiving(family);
+        const bool v4 = family.guest.is_v4();
+        EXPECT_TRUE(refused(ingress(sent(flow, v4 ? Error{3, 1, 0} : Error{1, 0, 0})), TG_DROP_ICMP));
+        EXPECT_TRUE(refused(ingress(sent(flow, v4 ? Error{3, 3, 0} : Error{1, 4, 0})), TG_DROP_ICMP));
+        for (const std::uint32_t offset : {0U - 1U, 400U, 0x80000000U})
+            EXPECT_TRUE(refused(ingress(sent(flow, too_big(family), offset)), TG_DROP_ICMP)) << offset;
+        // To somebody else than the one who has sent what it quotes.
+        EXPECT_TRUE(refused(ingress(frame_of(too_big(family), family.guest, family.server,
+                                             quote_of(flow.seen, family.guest, from_server(true, 300)), 64,
+                                             kGuestMac, kTapMac)),
+                            TG_DROP_ICMP));
+        SpliceCase others = receiving(family);
+        others.splice.guest_id = kGuestId - 1;
+        others.store();
+        EXPECT_TRUE(refused(ingress(sent(others, too_big(family))), TG_DROP_ICMP));
+    }
+}
+
+TEST_F(GuestErrorTest, errors_of_a_guest_share_the_rate_of_those_that_it_is_sent) {
+    constexpr auto second = [] {
+        return static_cast<std::uint64_t>(
+            std::chrono::floor<std::chrono::seconds>(BootClock::now().time_since_epoch()).count());
+    };
+    for (const auto& family : families()) {
+        const SpliceCase flow = receiving(family);
+        bool same_second = false;
+        for (int attempt = 0; attempt < 10 && !same_second; ++attempt) {
+            tg_guest_state state{};
+            state.prohibition_second = second();
+            state.prohibition_count = TG_PROHIBITIONS_PER_SECOND - 1;
+            product().set_state(state);
+            const std::array<int, 2> actions = {ingress(sent(flow, too_big(family))).action,
+                                                ingress(sent(flow, too_big(family))).action};
+            same_second = second() == state.prohibition_second;
+            if (same_second) {
+                EXPECT_EQ(actions, (std::array<int, 2>{kRedirect, kShot}));
+            }
+        }
+        EXPECT_TRUE(same_second);
     }
 }
 
