@@ -20,13 +20,13 @@ namespace tapgate::policy {
 
 namespace {
 
-constexpr RuleIndex kNone = std::numeric_limits<RuleIndex>::max();
+constexpr RuleIndex kNoPair = std::numeric_limits<RuleIndex>::max();
 
-/// For each rule of `after` its counterpart in `before`, kNone if there is none. Rules of one form are paired
-/// in their order.
+/// For each rule of `after` its counterpart in `before`, kNoPair if there is none. Rules of one form are
+/// paired in their order.
 std::vector<RuleIndex> pair_rules(const Policy& before, const Policy& after) {
     std::unordered_map<std::string, RuleIndex> first_of_form;
-    std::vector<RuleIndex> next_of_form(before.rules.size(), kNone);
+    std::vector<RuleIndex> next_of_form(before.rules.size(), kNoPair);
     for (auto i = static_cast<RuleIndex>(before.rules.size()); i-- > 0;) {
         const auto [first, fresh] = first_of_form.try_emplace(format_rule(before.rules[i]), i);
         if (!fresh)
@@ -36,20 +36,20 @@ std::vector<RuleIndex> pair_rules(const Policy& before, const Policy& after) {
     pairs.reserve(after.rules.size());
     for (const Rule& rule : after.rules) {
         const auto first = first_of_form.find(format_rule(rule));
-        pairs.push_back(first == first_of_form.end() ? kNone : first->second);
-        if (first != first_of_form.end() && (first->second = next_of_form[first->second]) == kNone)
+        pairs.push_back(first == first_of_form.end() ? kNoPair : first->second);
+        if (first != first_of_form.end() && (first->second = next_of_form[first->second]) == kNoPair)
             first_of_form.erase(first);
     }
     return pairs;
 }
 
-/// The members of a longest ascending subsequence of `pairs`, kNone left out: the rules that need not move.
+/// The members of a longest ascending subsequence of `pairs`, kNoPair left out: the rules that need not move.
 std::vector<bool> staying(const std::vector<RuleIndex>& pairs) {
     // The usual patience sorting: ends[n] is where the best subsequence of n + 1 members ends.
     std::vector<std::size_t> ends;
     std::vector<std::size_t> previous(pairs.size(), pairs.size());
     for (std::size_t i = 0; i < pairs.size(); ++i) {
-        if (pairs[i] == kNone)
+        if (pairs[i] == kNoPair)
             continue;
         const auto end =
             std::ranges::lower_bound(ends, pairs[i], {}, [&](std::size_t member) { return pairs[member]; });
@@ -127,7 +127,7 @@ PolicyDiff diff(const Policy& before, const Policy& after) {
     const std::vector<bool> stays = staying(pairs);
     std::vector<bool> kept(before.rules.size());
     for (RuleIndex i = 0; i < pairs.size(); ++i) {
-        if (pairs[i] == kNone) {
+        if (pairs[i] == kNoPair) {
             result.added.push_back(i);
             continue;
         }

@@ -9,8 +9,6 @@ namespace tapgate::policy {
 
 namespace {
 
-constexpr std::uint16_t kDnsPort = 53;
-
 bool has_port(const Rule& rule, std::uint16_t port) {
     return rule.ports.empty() || std::ranges::any_of(rule.ports, [port](const PortRange& range) {
                return range.first <= port && port <= range.last;

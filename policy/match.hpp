@@ -9,6 +9,8 @@
 // How one rule meets one flow or query. The decision functions and `explain` share it, so they cannot differ.
 namespace tapgate::policy {
 
+constexpr std::uint16_t kDnsPort = 53; // RFC 1035 4.2
+
 /// Why a rule matched or did not.
 enum class Why : std::uint8_t {
     kOtherDirection,

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "policy/rule_cover.hpp"
 
+#include "policy/match.hpp"
+
 #include <algorithm>
 #include <array>
 
 namespace tapgate::policy {
 
 namespace {
-
-constexpr std::uint16_t kDnsPort = 53;
 
 /// Whether a flow of `protocol` can match; a rule with ports never matches ICMP.
 bool takes(const Rule& rule, Protocol protocol) {

@@ -13,8 +13,8 @@
 namespace tapgate::proxy {
 namespace {
 
+using test::GatedGuest;
 using test::GoodOnly;
-using test::Guest;
 using Then = net::GateStep::Then;
 
 enum Mark : std::uint8_t {
@@ -42,7 +42,7 @@ Played play(std::string_view script, FlightGate::Stage stage, bool every, std::s
     GoodOnly judge;
     judge.every = every;
     FlightGate gate(judge, stage, test::kLimits);
-    Guest guest(gate, piece);
+    GatedGuest guest(gate, piece);
     Played played;
     bool is_guest = true;
     bool guest_has_ended = false;

@@ -18,18 +18,18 @@ namespace tapgate::test {
 
 namespace {
 
-void check(int result, const char* what) {
+void check_call(int result, const char* what) {
     if (result < 0)
         throw std::system_error(errno, std::generic_category(), what);
 }
 
 void bring_loopback_up() {
     const UniqueFd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-    check(socket.get(), "socket");
+    check_call(socket.get(), "socket");
     ifreq request{};
     std::strcpy(request.ifr_name, "lo");
     request.ifr_flags = IFF_UP;
-    check(::ioctl(socket.get(), SIOCSIFFLAGS, &request), "bring lo up");
+    check_call(::ioctl(socket.get(), SIOCSIFFLAGS, &request), "bring lo up");
 }
 
 } // namespace
@@ -37,10 +37,10 @@ void bring_loopback_up() {
 NetNs::NetNs() {
     // On a thread of its own: the caller stays where it is.
     fd_ = std::async(std::launch::async, [] {
-              check(::unshare(CLONE_NEWNET), "unshare network namespace");
+              check_call(::unshare(CLONE_NEWNET), "unshare network namespace");
               bring_loopback_up();
               UniqueFd fd(::open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC));
-              check(fd.get(), "open network namespace");
+              check_call(fd.get(), "open network namespace");
               return fd;
           }).get();
 }
@@ -50,7 +50,7 @@ std::string NetNs::path() const {
 }
 
 void NetNs::enter() const {
-    check(::setns(fd_.get(), CLONE_NEWNET), "enter network namespace");
+    check_call(::setns(fd_.get(), CLONE_NEWNET), "enter network namespace");
 }
 
 } // namespace tapgate::test

@@ -19,15 +19,9 @@ namespace tapgate::test {
 
 namespace {
 
-/// TAPGATE_TEST_QUICK=1 is for machines under emulation.
-int chosen_rounds() {
-    const char* const wish = std::getenv("TAPGATE_TEST_QUICK");
-    return wish != nullptr && std::string_view(wish) == "1" ? 10'000 : 100'000;
-}
-
-class Generator {
+class AnswerGenerator {
   public:
-    explicit Generator(std::uint32_t seed) : random_(seed) {}
+    explicit AnswerGenerator(std::uint32_t seed) : random_(seed) {}
 
     std::uint32_t below(std::uint32_t bound) { return random_() % bound; }
 
@@ -229,8 +223,8 @@ TEST_F(DnsDifferentialTest, bpf_binds_what_userspace_derives) {
     const auto seed = seed_text != nullptr ? static_cast<std::uint32_t>(std::strtoul(seed_text, nullptr, 10))
                                            : std::random_device{}();
     SCOPED_TRACE("TAPGATE_SEED=" + std::to_string(seed));
-    const int rounds = chosen_rounds();
-    Generator generator(seed);
+    const int rounds = is_quick() ? 10'000 : 100'000;
+    AnswerGenerator generator(seed);
     const proto::DnsQuestion question{*proto::DnsName::from_text("allowed.test"), kTypeA, 1};
     int delivered = 0;
     int bound_any = 0;

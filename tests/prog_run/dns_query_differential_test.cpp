@@ -12,13 +12,7 @@ namespace tapgate::test {
 
 namespace {
 
-/// TAPGATE_TEST_QUICK=1 is for machines under emulation.
-int chosen_rounds() {
-    const char* const wish = std::getenv("TAPGATE_TEST_QUICK");
-    return wish != nullptr && std::string_view(wish) == "1" ? 10'000 : 150'000;
-}
-
-constexpr std::string_view kPolicy = R"(
+constexpr std::string_view kQueryRules = R"(
 rules = [
   "deny@exact.allowed.test", "allow@*.allowed.test:tcp:443", "deny@any:tcp:53", "allow:ingress@c.test",
   "allow@b.c.d.e.f.g.test", "deny@*.d.e.f.g.test", "allow@*.g.test",
@@ -27,9 +21,9 @@ rules = [
 text = "ask platform@example.com"
 )";
 
-class Generator {
+class QueryGenerator {
   public:
-    explicit Generator(std::uint32_t seed) : random_(seed) {}
+    explicit QueryGenerator(std::uint32_t seed) : random_(seed) {}
 
     std::uint32_t below(std::uint32_t bound) { return random_() % bound; }
 
@@ -134,13 +128,13 @@ TEST_F(DnsQueryDifferentialTest, bpf_answers_what_userspace_would_answer_octet_b
     const auto seed = seed_text != nullptr ? static_cast<std::uint32_t>(std::strtoul(seed_text, nullptr, 10))
                                            : std::random_device{}();
     SCOPED_TRACE("TAPGATE_SEED=" + std::to_string(seed));
-    const auto parsed = policy::parse(kPolicy, "policy");
+    const auto parsed = policy::parse(kQueryRules, "policy");
     ASSERT_TRUE(parsed) << parsed.error().message();
     const auto compiled = policy::CompiledPolicy::compile(*parsed);
     ASSERT_TRUE(compiled) << compiled.error().message();
-    product().set_policy(kPolicy);
-    const int rounds = chosen_rounds();
-    Generator generator(seed);
+    product().set_policy(kQueryRules);
+    const int rounds = is_quick() ? 10'000 : 150'000;
+    QueryGenerator generator(seed);
     std::map<tg_drop_reason, int> seen;
     for (int round = 0; round < rounds && !HasFailure(); ++round) {
         Bytes bytes = generator.message();

@@ -17,9 +17,6 @@ constexpr std::uint16_t kCheckingDisabled = 0x0010;
 constexpr std::uint16_t kTypeOpt = 41;
 constexpr std::uint32_t kDnssecOk = 0x8000;
 
-// What a query meets when nothing is wrong with it: no daemon runs.
-constexpr tg_drop_reason kAccepted = TG_DROP_NO_LISTENER;
-
 constexpr const char* kPolicy = R"(
 rules = ["deny@*.bad.allowed.test", "allow@*.allowed.test:tcp:443"]
 [deny]

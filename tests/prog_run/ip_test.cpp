@@ -31,9 +31,6 @@ class IpTest : public ProgRunTest {
     }
 };
 
-// What a SYN meets here when nothing is wrong with it: no daemon runs.
-constexpr tg_drop_reason kAccepted = TG_DROP_NO_LISTENER;
-
 TEST_F(IpTest, a_clean_packet_gets_as_far_as_the_daemon) {
     for (const auto& family : families())
         EXPECT_TRUE(refused(ingress(tcp_frame(family.guest, family.server, {})), kAccepted)) << family.name;

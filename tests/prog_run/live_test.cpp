@@ -20,7 +20,7 @@ using namespace std::chrono_literals;
 
 /// A TCP segment from the host to `port` with exactly `flags`.
 auto segment_with(std::uint16_t port, std::uint8_t flags) {
-    return [port, flags](const Bytes& frame) {
+    return [port, flags](const Bytes& frame) -> bool {
         if (!is_transport(frame, IPPROTO_TCP))
             return false;
         const Bytes segment = transport_of(frame);

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "datapath/verdict_engine.hpp"
 #include "harness/random_policy.hpp"
+#include "program_fixture.hpp"
 
 #include <gtest/gtest.h>
 
 #include <array>
-#include <cstdlib>
 #include <memory>
 #include <optional>
 #include <random>
@@ -21,12 +21,6 @@ namespace tapgate::test {
 namespace {
 
 using policy::test::Flow;
-
-/// TAPGATE_TEST_QUICK=1 is for machines under emulation.
-std::size_t default_cases() {
-    const char* const wish = std::getenv("TAPGATE_TEST_QUICK");
-    return wish != nullptr && std::string_view(wish) == "1" ? 2'000 : 10'000;
-}
 
 /// Enough that the kernel's grace period for each new policy does not take all the time.
 constexpr std::size_t kFlowsPerPolicy = 50;
@@ -68,7 +62,7 @@ class PolicyPropertyTest : public testing::Test {
     }
 
     std::size_t seed_ = policy::test::from_environment("TAPGATE_SEED", policy::test::kDefaultSeed);
-    std::size_t cases_ = policy::test::from_environment("TAPGATE_CASES", default_cases());
+    std::size_t cases_ = policy::test::from_environment("TAPGATE_CASES", is_quick() ? 2'000 : 10'000);
     std::unique_ptr<datapath::VerdictEngine> engine_;
     std::shared_ptr<const policy::CompiledPolicy> policy_;
     std::array<std::size_t, 3> seen_{}; // by policy::Verdict

@@ -18,6 +18,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <stdexcept>
 
@@ -44,6 +45,11 @@ Programs load(Skeleton* (*open)(), void (*destroy)(Skeleton*)) {
 }
 
 } // namespace
+
+bool is_quick() {
+    const char* const wish = std::getenv("TAPGATE_TEST_QUICK");
+    return wish != nullptr && std::string_view(wish) == "1";
+}
 
 const std::initializer_list<Family>& families() {
     static const std::initializer_list<Family> both{

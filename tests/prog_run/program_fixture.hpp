@@ -47,6 +47,9 @@ inline constexpr std::uint32_t kPolicySlot = 0;
 inline constexpr std::uint64_t kFirstGeneration = 5;
 inline constexpr const char* kAllowAll = "default_egress = \"allow\"";
 
+/// What a SYN or a query meets here when nothing is wrong with it: no daemon runs.
+inline constexpr tg_drop_reason kAccepted = TG_DROP_NO_LISTENER;
+
 inline constexpr int kPass = 0;     // TC_ACT_OK
 inline constexpr int kShot = 2;     // TC_ACT_SHOT
 inline constexpr int kRedirect = 7; // TC_ACT_REDIRECT
@@ -54,6 +57,9 @@ inline constexpr int kNext = -1;    // TC_ACT_UNSPEC
 
 /// The mark that the programs are loaded with.
 inline constexpr std::uint32_t kMark = 0x7461;
+
+/// TAPGATE_TEST_QUICK=1: a machine under emulation, for which there are fewer random cases.
+bool is_quick();
 
 /// The addresses of one family.
 struct Family {

@@ -28,8 +28,6 @@ namespace json = boost::json;
 
 namespace {
 
-constexpr std::size_t kMaxPolicyBytes = std::size_t{256} << 20U;
-
 constexpr policy::Words<policy::Protocol, 4> kProtocols = {{
     {"tcp", policy::Protocol::kTcp},
     {"udp", policy::Protocol::kUdp},

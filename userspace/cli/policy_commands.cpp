@@ -27,9 +27,6 @@ namespace json = boost::json;
 
 namespace {
 
-/// What the policy library accepts.
-constexpr std::size_t kMaxPolicyBytes = std::size_t{256} << 20U;
-
 /// More lines of findings than anyone reads; JSON has them all.
 constexpr std::size_t kMostFindingsShown = 50;
 

@@ -2,6 +2,7 @@
 #include "datapath/binding_writer.hpp"
 
 #include "datapath/abi.hpp"
+#include "datapath/name_id.hpp"
 #include "datapath/program_run.hpp"
 
 #include <bpf/bpf.h>
@@ -16,8 +17,6 @@
 namespace tapgate::datapath {
 
 namespace {
-
-constexpr std::size_t kWireNameMax = 255; // RFC 1035 2.3.4, with the root octet
 
 Result<void> append_name(tg_recording& out, std::span<const std::uint8_t> name) {
     if (name.empty() || name.size() > kWireNameMax)

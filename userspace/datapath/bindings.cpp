@@ -11,8 +11,6 @@ namespace tapgate::datapath {
 
 namespace {
 
-// Entries looked at per sweep; full tables take 32 sweeps.
-constexpr std::size_t kSweepBudget = 16384;
 // Far longer than BPF takes from a name to its bindings.
 constexpr std::chrono::seconds kSettled{1};
 constexpr BootClock::time_point kForever = BootClock::time_point::max();

@@ -11,8 +11,6 @@ namespace {
 
 // A handshake that is not complete by then never will be: five retransmissions of the SYN-ACK take 31 s.
 constexpr std::chrono::seconds kHandshakeTime{30};
-// Entries looked at per table and sweep: a quarter of a full table, so that all are seen every four sweeps.
-constexpr std::size_t kSweepBudget = 16384;
 
 } // namespace
 

@@ -14,6 +14,10 @@
 
 namespace tapgate::datapath {
 
+/// Entries looked at in a table per sweep: a quarter of full tables of what is pending, so that all are seen
+/// in four sweeps; full tables of bindings take 32.
+constexpr std::size_t kSweepBudget = 16384;
+
 /// Typed access to a hash map of the ABI. Borrows the descriptor. Every operation is one system call, except
 /// walk(), and may run while BPF programs change the map.
 ///

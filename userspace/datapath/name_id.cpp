@@ -10,12 +10,6 @@
 
 namespace tapgate::datapath {
 
-namespace {
-
-constexpr std::size_t kWireNameMax = 255; // RFC 1035 2.3.4, with the root octet
-
-} // namespace
-
 std::uint64_t name_id(const tg_hash_key& key, std::string_view name) {
     TAPGATE_ASSERT(name.size() + 2 <= kWireNameMax);
     // The wire form: each label behind its length, then the root.

@@ -3,11 +3,14 @@
 
 #include "tapgate/bpf_abi.h"
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string_view>
 
 namespace tapgate::datapath {
+
+constexpr std::size_t kWireNameMax = 255; // RFC 1035 2.3.4, with the root octet
 
 // Names are in lower case with dots between labels and no final dot, of 253 octets at most.
 

@@ -54,7 +54,7 @@ std::vector<std::uint8_t> denial_record(std::string_view text) {
     return record;
 }
 
-tg_policy_set to_abi(const policy::RuleGroupSet& set) {
+tg_policy_set to_set(const policy::RuleGroupSet& set) {
     static const policy::RuleGroupSet low_word(~std::uint64_t{0});
     tg_policy_set out{};
     for (std::size_t i = 0; i < TG_SET_WORDS; ++i)
@@ -112,7 +112,7 @@ class ImageBuilder {
         tg_policy_head head{};
         head.generation = generation;
         for (const policy::RuleGroupSet& set : tables_.sets)
-            image_.emplace_back().set = to_abi(set);
+            image_.emplace_back().set = to_set(set);
         head.allow_set = add_set(tables_.allow);
         head.domain_set = add_set(tables_.domain);
         head.cname_set = tables_.cname.any() ? add_set(tables_.cname) : TG_POLICY_EMPTY_SET;
@@ -137,7 +137,7 @@ class ImageBuilder {
     [[nodiscard]] static std::uint32_t block_of(policy::SetIndex set) { return TG_POLICY_EMPTY_SET + set; }
 
     std::uint32_t add_set(const policy::RuleGroupSet& set) {
-        image_.emplace_back().set = to_abi(set);
+        image_.emplace_back().set = to_set(set);
         return next_block() - 1;
     }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "proxy/dns_exchange.hpp"
 
+#include "net/asio_address.hpp"
 #include "net/async.hpp"
 #include "net/dialer.hpp"
 #include "proto/dns_answer.hpp"
@@ -27,18 +28,11 @@ namespace {
 /// Answers to other questions on one socket, from the resolver's own address. A resolver that repeats itself
 /// sends one or two; who guesses ids sends thousands.
 constexpr unsigned kMaxMismatches = 16;
-constexpr std::size_t kReadSize = 4096;
 
 std::uint16_t random_id() {
     std::uint16_t id = 0;
     TAPGATE_ASSERT(::getrandom(&id, sizeof id, 0) == ssize_t{sizeof id});
     return id;
-}
-
-asio::ip::address to_asio(const IpAddress& address) {
-    if (address.is_v4())
-        return asio::ip::address_v4(address.v4());
-    return asio::ip::address_v6(address.bytes());
 }
 
 std::chrono::milliseconds left_until(std::chrono::steady_clock::time_point deadline) {
@@ -68,7 +62,7 @@ asio::awaitable<bool> send_all(tcp::socket& socket, ByteView bytes,
 asio::awaitable<std::vector<std::uint8_t>> receive_message(tcp::socket& socket,
                                                            std::chrono::steady_clock::time_point deadline) {
     DnsStreamReader reader;
-    std::vector<std::uint8_t> buffer(kReadSize);
+    std::vector<std::uint8_t> buffer(kStreamReadSize);
     for (;;) {
         if (auto message = reader.next())
             co_return std::move(*message);
@@ -93,7 +87,7 @@ asio::awaitable<DnsExchange> ask_over_udp(Endpoint upstream, const proto::DnsQue
     DnsExchange exchange;
     udp::socket socket(co_await asio::this_coro::executor);
     boost::system::error_code error;
-    const udp::endpoint endpoint(to_asio(upstream.address), upstream.port);
+    const udp::endpoint endpoint(net::to_asio(upstream.address), upstream.port);
     socket.open(endpoint.protocol(), error);
     if (!error)
         socket.connect(endpoint, error);

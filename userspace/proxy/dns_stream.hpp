@@ -10,6 +10,9 @@
 
 namespace tapgate::proxy {
 
+/// What is read from a stream at once.
+constexpr std::size_t kStreamReadSize = 4096;
+
 /// Cuts a TCP stream into DNS messages, however it was cut into segments. Holds at most the bytes of one
 /// message that are not used up yet.
 ///

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "proxy/dns_tcp_server.hpp"
 
+#include "net/asio_address.hpp"
 #include "net/async.hpp"
 #include "net/socket_options.hpp"
 #include "proxy/dns_stream.hpp"
@@ -30,17 +31,10 @@ constexpr unsigned kMaxInFlight = 16;
 constexpr std::size_t kMaxQueuedBytes = 65536;
 /// A guest over its rate or number of queries is not read from for so long, and its TCP slows down.
 constexpr std::chrono::milliseconds kCapPause{100};
-constexpr std::size_t kReadSize = 4096;
 
 std::uint32_t current_second() {
     const auto now = Clock::now().time_since_epoch();
     return static_cast<std::uint32_t>(std::chrono::duration_cast<std::chrono::seconds>(now).count());
-}
-
-Endpoint endpoint_of(const tcp::endpoint& endpoint) {
-    if (endpoint.address().is_v4())
-        return {IpAddress::from_v4(endpoint.address().to_v4().to_uint()), endpoint.port()};
-    return {IpAddress(endpoint.address().to_v6().to_bytes()), endpoint.port()};
 }
 
 } // namespace
@@ -158,7 +152,7 @@ asio::awaitable<void> DnsTcpServer::Connection::read() {
 }
 
 asio::awaitable<bool> DnsTcpServer::Connection::read_some() {
-    std::array<std::uint8_t, kReadSize> buffer{};
+    std::array<std::uint8_t, kStreamReadSize> buffer{};
     const std::size_t size = std::min(buffer.size(), reader_.wanted());
     const ssize_t length = ::recv(socket_.native_handle(), buffer.data(), size, MSG_DONTWAIT);
     if (length > 0) {
@@ -290,7 +284,7 @@ void DnsTcpServer::serve(tcp::socket socket) {
     const tcp::endpoint local = error ? tcp::endpoint() : socket.local_endpoint(error);
     if (error)
         return; // reset by the guest already
-    const auto pending = kernel_.take_pending(endpoint_of(remote), endpoint_of(local));
+    const auto pending = kernel_.take_pending(net::endpoint_of(remote), net::endpoint_of(local));
     const std::shared_ptr<const Guest> guest = pending ? find_guest_(pending->guest) : nullptr;
     if (!guest) {
         // Nobody but a guest whose SYN was seen on its tap is served. Guest sees: RST.

@@ -12,7 +12,6 @@ namespace {
 
 // The longest queue of accepted connections; the kernel lowers it to net.core.somaxconn.
 constexpr int kBacklog = 4096;
-constexpr std::uint16_t kDnsPort = 53;
 
 Result<void> enable(int fd, int level, int option, const char* what) {
     const int on = 1;

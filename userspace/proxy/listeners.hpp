@@ -4,7 +4,11 @@
 #include "base/result.hpp"
 #include "base/unique_fd.hpp"
 
+#include <cstdint>
+
 namespace tapgate::proxy {
+
+constexpr std::uint16_t kDnsPort = 53; // RFC 1035 4.2
 
 /// The sockets of one worker to which BPF steers what guests send.
 struct Listeners {

@@ -2,6 +2,7 @@
 #include "proxy/session.hpp"
 
 #include "base/log.hpp"
+#include "net/asio_address.hpp"
 #include "net/async.hpp"
 #include "net/dialer.hpp"
 #include "net/socket_options.hpp"
@@ -28,12 +29,6 @@ namespace {
 /// How long, and for how many bytes, a guest that was refused may go on talking before it is reset.
 constexpr std::chrono::seconds kLingerTime{2};
 constexpr std::size_t kLingerBytes = 256UL * 1024;
-
-Endpoint endpoint_of(const tcp::endpoint& endpoint) {
-    if (endpoint.address().is_v4())
-        return {IpAddress::from_v4(endpoint.address().to_v4().to_uint()), endpoint.port()};
-    return {IpAddress(endpoint.address().to_v6().to_bytes()), endpoint.port()};
-}
 
 /// Wakes readers of `socket` only when more than `seen` bytes wait in it: MSG_PEEK leaves what was seen in
 /// place, so without this every wait would return at once.
@@ -125,8 +120,8 @@ bool Session::admit() {
     const tcp::endpoint local = socket_.local_endpoint(error);
     if (error)
         return false;
-    source_ = endpoint_of(remote);
-    facts_.destination = endpoint_of(local);
+    source_ = net::endpoint_of(remote);
+    facts_.destination = net::endpoint_of(local);
 
     const auto pending = context_.kernel.take_pending(source_, facts_.destination);
     if (!pending || pending->verdict == policy::Verdict::kDeny) {

@@ -26,8 +26,6 @@ constexpr std::chrono::milliseconds kAcceptPause{100};
 constexpr std::chrono::milliseconds kStopStep{10};
 constexpr int kStopSteps = 200;
 
-constexpr std::uint16_t kDnsPort = 53;
-
 /// How often bindings in use are prolonged.
 constexpr std::chrono::seconds kKeepStep{20};
 

@@ -14,6 +14,8 @@
 
 namespace tapgate::net {
 
+inline constexpr std::uint64_t kMiB = 1024 * 1024;
+
 /// Two connected TCP sockets on loopback; both non-blocking. `buffer_bytes` asks for small kernel buffers on
 /// both, 0 for the system's own.
 struct TcpPair {

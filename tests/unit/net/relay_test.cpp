@@ -15,8 +15,6 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr std::uint64_t kMiB = 1024 * 1024;
-
 /// The gated relay with a gate that lets everything pass, as one relay among the others.
 class GatedAsRelay final : public Relay {
   public:

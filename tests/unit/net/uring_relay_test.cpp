@@ -10,8 +10,6 @@
 namespace tapgate::net {
 namespace {
 
-constexpr std::uint64_t kMiB = 1024 * 1024;
-
 UringSettings tiny(unsigned buffers, unsigned queue_entries) {
     UringSettings settings;
     settings.buffer_bytes = 4096;

@@ -11,8 +11,8 @@
 namespace tapgate::proxy {
 namespace {
 
+using test::GatedGuest;
 using test::GoodOnly;
-using test::Guest;
 using test::kLimits;
 using Then = net::GateStep::Then;
 
@@ -31,7 +31,7 @@ class FlightGateTest : public ::testing::TestWithParam<bool> {
   protected:
     GoodOnly judge_;
     FlightGate gate_{judge_, FlightGate::Stage::kHttp, kLimits};
-    Guest guest_{gate_, piece(GetParam())};
+    GatedGuest guest_{gate_, piece(GetParam())};
 };
 
 TEST_P(FlightGateTest, B39_every_request_on_a_connection_is_judged) {
@@ -80,7 +80,7 @@ TEST_P(FlightGateTest, B41_what_cannot_be_followed_is_refused) {
     for (const auto& [bytes, reason] : kCases) {
         GoodOnly judge;
         FlightGate gate(judge, FlightGate::Stage::kHttp, kLimits);
-        Guest guest(gate, piece(GetParam()));
+        GatedGuest guest(gate, piece(GetParam()));
         guest.says(good);
         guest.says(bytes);
         EXPECT_EQ(guest.then(), Then::kRefuse) << bytes;
@@ -118,7 +118,7 @@ TEST_P(FlightGateTest, B40_an_upgrade_to_http_2_or_tls_ends_when_the_server_agre
     for (const std::string_view protocol : {"h2c", "HTTP/2.0", "websocket, h2c", "TLS/1.0"}) {
         GoodOnly judge;
         FlightGate gate(judge, FlightGate::Stage::kHttp, kLimits);
-        Guest guest(gate, piece(GetParam()));
+        GatedGuest guest(gate, piece(GetParam()));
         const std::string upgrade = get("good.test", "Upgrade: " + std::string(protocol) + "\r\n");
         guest.says(upgrade + "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
         guest.is_answered("HTTP/1.1 101 Switching Protocols\r\n\r\n");
@@ -188,7 +188,7 @@ class SilenceTest : public ::testing::TestWithParam<bool> {
   protected:
     GoodOnly judge_;
     FlightGate gate_{judge_, FlightGate::Stage::kFirstFlight, kLimits};
-    Guest guest_{gate_, piece(GetParam())};
+    GatedGuest guest_{gate_, piece(GetParam())};
 };
 
 TEST_P(SilenceTest, a_client_of_a_server_first_protocol_is_let_through) {

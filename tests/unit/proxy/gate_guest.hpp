@@ -36,10 +36,12 @@ class GoodOnly final : public FlightGate::Judge {
 };
 
 /// What the relay does with a gate, without sockets, and with the relay's own assertions.
-class Guest {
+class GatedGuest {
   public:
     /// `piece`: the most bytes that arrive at a time.
-    Guest(FlightGate& gate, std::size_t piece) : gate_(gate), piece_(piece) { offer(net::GateCue::kBytes); }
+    GatedGuest(FlightGate& gate, std::size_t piece) : gate_(gate), piece_(piece) {
+        offer(net::GateCue::kBytes);
+    }
 
     void says(std::string_view bytes) {
         for (std::size_t at = 0; at < bytes.size(); at += std::min(piece_, bytes.size())) {
