@@ -70,12 +70,12 @@ void finish_transport(Bytes& segment, std::size_t offset, const Endpoint& from, 
 }
 
 Bytes ipv4_packet(const IpAddress& from, const IpAddress& to, std::uint8_t protocol, const Bytes& payload,
-                  unsigned fragment_field) {
+                  unsigned fragment_field, std::uint8_t hops = kHops) {
     Bytes packet = {0x45, 0};
     put16(packet, static_cast<unsigned>(20 + payload.size()));
     put16(packet, 0x7467); // identification: the same for all fragments of a packet
     put16(packet, fragment_field);
-    packet.push_back(64);
+    packet.push_back(hops);
     packet.push_back(protocol);
     put16(packet, 0);
     append(packet, wire(from));
@@ -85,11 +85,12 @@ Bytes ipv4_packet(const IpAddress& from, const IpAddress& to, std::uint8_t proto
     return packet;
 }
 
-Bytes ipv6_packet(const IpAddress& from, const IpAddress& to, std::uint8_t protocol, const Bytes& payload) {
+Bytes ipv6_packet(const IpAddress& from, const IpAddress& to, std::uint8_t protocol, const Bytes& payload,
+                  std::uint8_t hops = kHops) {
     Bytes packet = {0x60, 0, 0, 0};
     put16(packet, static_cast<unsigned>(payload.size()));
     packet.push_back(protocol);
-    packet.push_back(64);
+    packet.push_back(hops);
     append(packet, wire(from));
     append(packet, wire(to));
     append(packet, payload);
@@ -166,11 +167,13 @@ Bytes tcp_segment(const Endpoint& from, const Endpoint& to, std::uint8_t flags, 
     put16(segment, to.port);
     put32(segment, seq);
     put32(segment, ack);
-    segment.push_back(0x50); // five words, no options
+    const std::size_t words = 5 + options.options.size() / 4;
+    segment.push_back(static_cast<std::uint8_t>(words << 4U));
     segment.push_back(flags);
     put16(segment, options.window);
     put16(segment, 0); // checksum
     put16(segment, options.urgent);
+    append(segment, options.options);
     append(segment, payload);
     finish_transport(segment, 16, from, to, kProtocolTcp);
     return segment;
@@ -187,9 +190,10 @@ Bytes udp_datagram(const Endpoint& from, const Endpoint& to, const Bytes& payloa
     return datagram;
 }
 
-Bytes ip_packet(const IpAddress& from, const IpAddress& to, std::uint8_t protocol, const Bytes& payload) {
-    return from.is_v4() ? ipv4_packet(from, to, protocol, payload, 0)
-                        : ipv6_packet(from, to, protocol, payload);
+Bytes ip_packet(const IpAddress& from, const IpAddress& to, std::uint8_t protocol, const Bytes& payload,
+                std::uint8_t hops) {
+    return from.is_v4() ? ipv4_packet(from, to, protocol, payload, 0, hops)
+                        : ipv6_packet(from, to, protocol, payload, hops);
 }
 
 std::array<Bytes, 2> ip_fragments(const IpAddress& from, const IpAddress& to, std::uint8_t protocol,

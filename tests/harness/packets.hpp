@@ -36,6 +36,7 @@ inline constexpr std::uint8_t kTcpAck = 0x10;
 struct TcpOptions {
     std::uint16_t window = 65535;
     std::uint16_t urgent = 0;
+    Bytes options = {}; ///< behind the header; a multiple of four octets
 };
 
 /// A TCP segment or UDP datagram with its checksum right for these addresses.
@@ -44,9 +45,11 @@ struct TcpOptions {
                                 const TcpOptions& options = {});
 [[nodiscard]] Bytes udp_datagram(const Endpoint& from, const Endpoint& to, const Bytes& payload);
 
-/// An IP packet of the addresses' version around `payload`.
+inline constexpr std::uint8_t kHops = 64;
+
+/// An IP packet of the addresses' version around `payload`; `hops`: its TTL or hop limit.
 [[nodiscard]] Bytes ip_packet(const IpAddress& from, const IpAddress& to, std::uint8_t protocol,
-                              const Bytes& payload);
+                              const Bytes& payload, std::uint8_t hops = kHops);
 
 /// `payload`, a transport packet, cut at `first` bytes (a multiple of 8) into two fragments.
 [[nodiscard]] std::array<Bytes, 2> ip_fragments(const IpAddress& from, const IpAddress& to,

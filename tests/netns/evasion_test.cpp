@@ -20,6 +20,7 @@ namespace {
 
 constexpr unsigned kShared = 12;
 constexpr std::size_t kPeekBytes = 8192;
+constexpr std::uint16_t kEch = 0xfe0d;
 
 const std::string kGood = "shared-a.test";
 const std::string kEvil = "shared-b.test";
@@ -78,6 +79,17 @@ void add_both(std::vector<Flight>& flights, const std::string& what, std::uint16
     flights.push_back({what + "_is_refused", port, [pieces] { return pieces(kEvil); }, refusal});
 }
 
+/// Names that a comparison of text, but not of labels, could take for the allowed one.
+std::vector<std::pair<std::string, std::string>> names_beside_the_allowed_one() {
+    return {
+        {"name_that_ends_in_the_allowed_one", "evil" + kGood},
+        {"name_below_the_allowed_one", "www." + kGood},
+        {"name_with_the_allowed_one_in_front", kGood + ".evil.test"},
+        {"name_that_is_a_part_of_the_allowed_one", kGood.substr(1)},
+        {"name_that_is_the_zone_of_the_allowed_one", "test"},
+    };
+}
+
 std::vector<Flight> tls_flights() {
     std::vector<Flight> flights;
     for (const std::size_t size : {1U, 2U, 3U, 4U, 5U, 9U, 38U, 39U, 64U, 100U}) {
@@ -112,10 +124,27 @@ std::vector<Flight> tls_flights() {
     add_both(flights, "B12_name_with_a_trailing_dot", 443,
              [](const std::string& name) { return Pieces{client_hello(name + ".")}; });
 
+    add_both(flights, "B06_hello_with_ech_is_judged_by_its_outer_name_and", 443, [](const std::string& name) {
+        return Pieces{text(TlsHelloBuilder().extension(kEch, Bytes(200, 0x5a)).sni(name).build())};
+    });
+    // What the README says of domain fronting: inside TLS nobody looks.
+    flights.push_back({"B05_another_host_inside_tls_is_served", 443,
+                       [] {
+                           const std::string inside = request(kEvil);
+                           return Pieces{client_hello(kGood) + std::string("\x17\x03\x03\x00", 4) +
+                                         static_cast<char>(inside.size()) + inside};
+                       },
+                       Expected::kServed});
+
     const auto refused = [&](const std::string& what, const std::function<Pieces()>& pieces,
                              bool with_fin = true) {
         flights.push_back({what + "_is_refused", 443, pieces, Expected::kAlert, with_fin});
     };
+    refused("B06_hello_with_ech_and_no_outer_name",
+            [] { return Pieces{text(TlsHelloBuilder().extension(kEch, Bytes(200, 0x5a)).build())}; });
+    for (const auto& [how, name] : names_beside_the_allowed_one())
+        refused("B13_" + how, [name] { return Pieces{client_hello(name)}; });
+    refused("B12_name_in_raw_utf_8", [] { return Pieces{client_hello("shared-\xc3\xa4.test")}; });
     refused("B09_allowed_name_in_an_inner_record_header", [] {
         // A flat reader that skips to the second record finds the allowed hello there.
         return Pieces{text(TlsHelloBuilder().extension(21, {}).sni(kEvil).records({20}).build()) +
@@ -185,6 +214,8 @@ std::vector<Flight> http_flights() {
         flights.push_back(
             {what + "_is_refused", 80, [bytes] { return Pieces{bytes}; }, Expected::kPage, with_fin});
     };
+    for (const auto& [how, name] : names_beside_the_allowed_one())
+        refused("B13_host_" + how, request(name));
     const std::string host = "Host: " + kGood + "\r\n";
     refused("B41_two_hosts", "GET / HTTP/1.1\r\n" + host + "Host: " + kEvil + "\r\n\r\n");
     refused("B41_two_equal_hosts", "GET / HTTP/1.1\r\n" + host + host + "\r\n");
@@ -221,16 +252,21 @@ std::vector<Flight> all_flights() {
     return flights;
 }
 
-/// The world of both suites.
+std::string evasion_policy(std::string_view more = {}) {
+    return policy_text({"allow@" + kGood + ":tcp:80,443"}, more);
+}
+
+/// The world of all suites.
 class EvasionWorld {
   public:
     static World& get() {
         if (!world_) {
             DaemonConfig config;
             config.timers = fmt::format("peek_ms = 800\nserver_first_ms = 200\npeek_bytes = {}", kPeekBytes);
-            config.policy = policy_text({"allow@" + kGood + ":tcp:80,443"});
+            config.policy = evasion_policy();
+            config.guests.push_back({"vm1", "tap1", Topology::guest_addresses(1)});
             world_ = std::make_unique<World>(
-                config, std::vector<std::string>{dual_stack(kGood, kShared), dual_stack(kEvil, kShared)});
+                config, std::vector<std::string>{dual_stack(kGood, kShared), dual_stack(kEvil, kShared)}, 2);
         }
         return *world_;
     }
@@ -314,8 +350,7 @@ struct Segments {
     std::function<void(RawTcp&)> act; ///< after the handshake
     Expected expected;
     std::string reaches; ///< what the upstream gets if it is served
-    std::string in_syn = {};
-    std::uint16_t window = 65535;
+    RawSyn syn = {};
 };
 
 std::ostream& operator<<(std::ostream& stream, const Segments& segments) {
@@ -399,20 +434,86 @@ std::vector<Segments> segment_cases() {
                      },
                      Expected::kAlert,
                      {},
-                     good});
+                     {good}});
     cases.push_back({"B23_a_forbidden_hello_in_the_syn_never_arrives",
                      [good, good_size](RawTcp& tcp) {
                          tcp.send(0, good);
                          tcp.send_flag(good_size, kTcpFin);
                      },
-                     Expected::kServed, good, evil});
-    cases.push_back({"B25_an_rst_inside_the_hello_ends_it_without_a_trace",
-                     [evil](RawTcp& tcp) {
-                         tcp.send(0, std::string_view(evil).substr(0, 50));
-                         tcp.send_flag(50, kTcpRst);
+                     Expected::kServed,
+                     good,
+                     {evil}});
+    // TCP Fast Open (RFC 7413): a request for a cookie, and a cookie that a server might have given.
+    for (const auto& [how, option] : {std::pair{"a_request_for_a_cookie", Bytes{34, 2, 1, 1}},
+                                      std::pair{"a_cookie", Bytes{34, 10, 1, 2, 3, 4, 5, 6, 7, 8, 1, 1}}}) {
+        cases.push_back({fmt::format("B23_a_forbidden_hello_behind_{}_in_the_syn_never_arrives", how),
+                         [good, good_size](RawTcp& tcp) {
+                             tcp.send(0, good);
+                             tcp.send_flag(good_size, kTcpFin);
+                         },
+                         Expected::kServed,
+                         good,
+                         {evil, 65535, option}});
+        cases.push_back({fmt::format("B23_an_allowed_hello_behind_{}_in_the_syn_counts_for_nothing", how),
+                         [evil](RawTcp& tcp) {
+                             tcp.send(0, evil);
+                             tcp.send_flag(static_cast<std::uint32_t>(evil.size()), kTcpFin);
+                         },
+                         Expected::kAlert,
+                         {},
+                         {good, 65535, option}});
+    }
+    cases.push_back({"B22_a_hello_with_a_wrong_checksum_is_nothing_and_the_right_one_is_served",
+                     [good, evil, good_size](RawTcp& tcp) {
+                         tcp.send_damaged(0, evil);
+                         tcp.send(0, good);
+                         tcp.send_flag(good_size, kTcpFin);
                      },
-                     Expected::kReset,
+                     Expected::kServed, good});
+    cases.push_back({"B22_an_allowed_hello_with_a_wrong_checksum_is_nothing_and_the_real_one_is_refused",
+                     [good, evil](RawTcp& tcp) {
+                         tcp.send_damaged(0, good);
+                         tcp.send(0, evil);
+                         tcp.send_flag(static_cast<std::uint32_t>(evil.size()), kTcpFin);
+                     },
+                     Expected::kAlert,
                      {}});
+    // It would not live to see a server that is further away, but here is where the stream ends.
+    both("B22_hello_with_one_hop_to_live", [finish](RawTcp& tcp, const std::string& hello) {
+        tcp.set_hops(1);
+        tcp.send(0, hello);
+        finish(tcp, hello);
+    });
+    for (const std::uint8_t mss : {1, 48}) {
+        const Bytes option = {2, 4, 0, mss};
+        const std::string what = fmt::format("B49_hello_of_a_guest_that_takes_segments_of_{}", mss);
+        cases.push_back({what + "_is_served",
+                         [good, finish](RawTcp& tcp) {
+                             tcp.send(0, good);
+                             finish(tcp, good);
+                         },
+                         Expected::kServed,
+                         good,
+                         {{}, 65535, option}});
+        cases.push_back({what + "_is_refused",
+                         [evil, finish](RawTcp& tcp) {
+                             tcp.send(0, evil);
+                             finish(tcp, evil);
+                         },
+                         Expected::kAlert,
+                         {},
+                         {{}, 65535, option}});
+    }
+    for (const std::uint32_t at : {std::uint32_t{0}, std::uint32_t{1}, std::uint32_t{50}, good_size - 1}) {
+        cases.push_back({fmt::format("B25_an_rst_behind_{}_bytes_of_the_hello_ends_it_without_a_trace", at),
+                         [good, at](RawTcp& tcp) {
+                             if (at != 0)
+                                 tcp.send(0, std::string_view(good).substr(0, at));
+                             tcp.send_flag(at, kTcpRst);
+                         },
+                         Expected::kReset,
+                         {}});
+    }
     cases.push_back({"B25_an_rst_outside_the_window_is_nothing",
                      [evil](RawTcp& tcp) {
                          tcp.send(0, std::string_view(evil).substr(0, 50));
@@ -422,13 +523,15 @@ std::vector<Segments> segment_cases() {
                      },
                      Expected::kAlert,
                      {}});
-    cases.push_back({"B49_fin_in_the_middle_of_the_hello_is_refused",
-                     [good](RawTcp& tcp) {
-                         tcp.send(0, std::string_view(good).substr(0, 50));
-                         tcp.send_flag(50, kTcpFin);
-                     },
-                     Expected::kAlert,
-                     {}});
+    for (const std::uint32_t at : {std::uint32_t{1}, std::uint32_t{5}, std::uint32_t{50}, good_size - 1}) {
+        cases.push_back({fmt::format("B49_fin_behind_{}_bytes_of_the_hello_is_refused", at),
+                         [good, at](RawTcp& tcp) {
+                             tcp.send(0, std::string_view(good).substr(0, at));
+                             tcp.send_flag(at, kTcpFin);
+                         },
+                         Expected::kAlert,
+                         {}});
+    }
     cases.push_back({"B49_a_hole_that_is_never_filled_is_refused_at_the_deadline",
                      [good](RawTcp& tcp) {
                          tcp.send(0, std::string_view(good).substr(0, 50));
@@ -448,7 +551,7 @@ TEST_P(RawEvasion, Case) {
     UplinkWatch uplink(world());
     {
         RawTcp tcp(guest(), {family().guest, ++port}, upstream.endpoint());
-        ASSERT_TRUE(tcp.connect(segments.in_syn, segments.window));
+        ASSERT_TRUE(tcp.connect(segments.syn));
         segments.act(tcp);
         switch (segments.expected) {
         case Expected::kServed:
@@ -479,7 +582,13 @@ INSTANTIATE_TEST_SUITE_P(Segments, RawEvasion,
                          });
 
 /// Attacks that are more than one flight.
-class EvasionMore : public EvasionTest<int> {};
+class EvasionMore : public EvasionTest<int> {
+  protected:
+    /// Of guest 1.
+    static IpAddress other_guest() {
+        return IpAddress::parse(family().name == "IPv4" ? "192.0.2.18" : "2001:db8:1:1::2").value();
+    }
+};
 
 TEST_P(EvasionMore, B35_a_hello_that_drips_is_refused_at_the_deadline_and_not_later) {
     CaptureServer upstream(world().topology.internet(), shared(443));
@@ -502,10 +611,82 @@ TEST_P(EvasionMore, B35_a_hello_that_drips_is_refused_at_the_deadline_and_not_la
 TEST_P(EvasionMore, B49_a_guest_that_offers_no_window_cannot_hold_its_refusal_for_ever) {
     CaptureServer upstream(world().topology.internet(), shared(443));
     RawTcp tcp(guest(), {family().guest, 21000}, upstream.endpoint());
-    ASSERT_TRUE(tcp.connect({}, 0));
+    ASSERT_TRUE(tcp.connect({{}, 0, {}}));
     tcp.send(0, client_hello(kEvil));
     EXPECT_TRUE(wait_until([] { return world().daemon.flows().empty(); }));
     EXPECT_EQ(upstream.accepted(), 0U);
+}
+
+TEST_P(EvasionMore, B49_a_guest_that_offers_a_window_late_gets_everything) {
+    CaptureServer upstream(world().topology.internet(), shared(443));
+    RawTcp tcp(guest(), {family().guest, 21001}, upstream.endpoint());
+    ASSERT_TRUE(tcp.connect({{}, 0, {}}));
+    const std::string hello = client_hello(kGood);
+    const auto end = static_cast<std::uint32_t>(hello.size());
+    tcp.send(0, hello);
+    tcp.send_flag(end, kTcpFin);
+    ASSERT_TRUE(wait_until([&] { return upstream.captured() == std::vector<std::string>{hello}; }));
+    tcp.set_window(65535);
+    tcp.send(end + 1, {}, kTcpAck);
+    EXPECT_PRED1(was_served, tcp.receive_to_end());
+}
+
+TEST_P(EvasionMore, B45_no_port_is_left_out) {
+    for (const std::uint16_t port : {1, 22, 444, 8080, 8443, 65535}) {
+        SCOPED_TRACE(port);
+        CaptureServer upstream(world().topology.internet(), shared(port));
+        UplinkWatch uplink(world());
+        EXPECT_PRED1(was_reset, exchange(guest(), upstream.endpoint(), client_hello(kGood)));
+        EXPECT_EQ(upstream.accepted(), 0U);
+        EXPECT_EQ(uplink.leaks({upstream.endpoint()}), std::vector<std::string>{});
+    }
+}
+
+TEST_P(EvasionMore, B06_ech_can_be_denied) {
+    CaptureServer upstream(world().topology.internet(), shared(443));
+    const std::string with_ech = text(TlsHelloBuilder().sni(kGood).extension(kEch, Bytes(200, 0x5a)).build());
+    world().daemon.load_policy(evasion_policy("[tls]\nech = \"deny\"\n"));
+    EXPECT_PRED1(was_denied_by_alert, exchange(guest(), upstream.endpoint(), with_ech));
+    EXPECT_EQ(upstream.accepted(), 0U);
+    EXPECT_PRED1(was_served, exchange(guest(), upstream.endpoint(), client_hello(kGood)));
+    world().daemon.load_policy(evasion_policy());
+}
+
+TEST_P(EvasionMore, B48_another_guest_cannot_be_reached) {
+    const NetNs& other = world().topology.guest(1).ns;
+    CaptureServer server(other, {other_guest(), 443});
+    PacketTap wire(other, "eth0");
+    EXPECT_PRED1(was_reset, exchange(guest(), server.endpoint(), client_hello(kGood)));
+    EXPECT_PRED1(was_reset, exchange(guest(), server.endpoint(), request(kGood)));
+    EXPECT_EQ(server.accepted(), 0U);
+    for (const Seen& seen : wire.drain())
+        EXPECT_FALSE(seen.to && *seen.to == server.endpoint()) << seen.to_string();
+}
+
+TEST_P(EvasionMore, B25_another_guest_can_neither_end_a_connection_nor_speak_on_it) {
+    CaptureServer upstream(world().topology.internet(), shared(443));
+    const std::string hello = client_hello(kGood);
+    const Endpoint here{family().guest, 21002};
+    RawTcp tcp(guest(), here, upstream.endpoint());
+    ASSERT_TRUE(tcp.connect());
+    tcp.send(0, std::string_view(hello).substr(0, 50));
+    // It knows everything that there is to know.
+    const PacketTap wire(world().topology.guest(1).ns, "eth0");
+    const std::uint64_t before = world().daemon.drops("source-address", "vm1");
+    const auto inject = [&](std::uint8_t flags, const Bytes& payload) {
+        const Bytes segment = tcp_segment(here, upstream.endpoint(), flags | kTcpAck, RawTcp::sequence(50),
+                                          tcp.acknowledged(), payload);
+        wire.send(frame({2, 0, 0, 0, 1, 2}, {2, 0, 0, 0, 0, 3},
+                        ip_packet(here.address, upstream.endpoint().address, kProtocolTcp, segment)));
+    };
+    inject(kTcpPsh, Bytes(hello.size() - 50, 'x'));
+    inject(kTcpFin, {});
+    inject(kTcpRst, {});
+    EXPECT_EQ(world().daemon.drops("source-address", "vm1"), before + 3);
+    tcp.send(50, std::string_view(hello).substr(50));
+    tcp.send_flag(static_cast<std::uint32_t>(hello.size()), kTcpFin);
+    EXPECT_PRED1(was_served, tcp.receive_to_end());
+    EXPECT_EQ(upstream.captured(), std::vector<std::string>{hello});
 }
 
 TEST_P(EvasionMore, B49_a_guest_that_resets_at_any_stage_leaves_nothing_behind) {

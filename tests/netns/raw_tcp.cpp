@@ -9,7 +9,6 @@ namespace {
 
 constexpr Mac kGuestMac = {2, 0, 0, 0, 0, 2};
 constexpr Mac kTapMac = {2, 0, 0, 0, 1, 1};
-constexpr std::uint32_t kInitialSequence = 1000;
 constexpr std::uint8_t kTcpUrg = 0x20;
 
 } // namespace
@@ -27,9 +26,9 @@ RawTcp::~RawTcp() {
     must_run({"nft", "delete table inet mute"}, &guest_);
 }
 
-bool RawTcp::connect(std::string_view payload, std::uint16_t window) {
-    window_ = window;
-    emit(kTcpSyn, kInitialSequence, payload);
+bool RawTcp::connect(const RawSyn& syn) {
+    window_ = syn.window;
+    emit(kTcpSyn, kInitialSequence, syn.payload, TcpOptions{window_, 0, syn.options});
     const auto reply = wire_.wait_for(
         [this](const Seen& seen) {
             return seen.from == to_ && seen.to == from_ && seen.tcp_flags == (kTcpSyn | kTcpAck);
@@ -47,13 +46,17 @@ bool RawTcp::connect(std::string_view payload, std::uint16_t window) {
 void RawTcp::send(std::uint32_t offset, std::string_view bytes, std::uint8_t flags) {
     const auto fin = static_cast<std::uint32_t>((flags & kTcpFin) != 0 ? 1 : 0);
     sent_end_ = std::max(sent_end_, 1 + offset + static_cast<std::uint32_t>(bytes.size()) + fin);
-    emit(flags, kInitialSequence + 1 + offset, bytes);
+    emit(flags, sequence(offset), bytes);
 }
 
 void RawTcp::send_urgent(std::uint32_t offset, std::string_view bytes) {
     sent_end_ = std::max(sent_end_, 1 + offset + static_cast<std::uint32_t>(bytes.size()));
-    emit(kTcpAck | kTcpPsh | kTcpUrg, kInitialSequence + 1 + offset, bytes,
-         static_cast<std::uint16_t>(bytes.size()));
+    emit(kTcpAck | kTcpPsh | kTcpUrg, sequence(offset), bytes,
+         TcpOptions{window_, static_cast<std::uint16_t>(bytes.size()), {}});
+}
+
+void RawTcp::send_damaged(std::uint32_t offset, std::string_view bytes) {
+    emit(kTcpAck | kTcpPsh, sequence(offset), bytes, TcpOptions{window_, 0, {}}, true);
 }
 
 Outcome RawTcp::receive_to_end(std::chrono::milliseconds time) {
@@ -89,13 +92,15 @@ Outcome RawTcp::receive_to_end(std::chrono::milliseconds time) {
     }
 }
 
-void RawTcp::emit(std::uint8_t flags, std::uint32_t seq, std::string_view payload, std::uint16_t urgent) {
+void RawTcp::emit(std::uint8_t flags, std::uint32_t seq, std::string_view payload, const TcpOptions& options,
+                  bool is_damaged) {
+    constexpr std::size_t kChecksum = 16;
     const std::uint32_t ack = (flags & kTcpAck) != 0 ? acknowledged_ : 0;
-    const TcpOptions options{window_, urgent};
-    wire_.send(frame(
-        kTapMac, kGuestMac,
-        ip_packet(from_.address, to_.address, kProtocolTcp,
-                  tcp_segment(from_, to_, flags, seq, ack, Bytes(payload.begin(), payload.end()), options))));
+    Bytes segment = tcp_segment(from_, to_, flags, seq, ack, Bytes(payload.begin(), payload.end()), options);
+    if (is_damaged)
+        segment.at(kChecksum) ^= 0x5aU;
+    wire_.send(
+        frame(kTapMac, kGuestMac, ip_packet(from_.address, to_.address, kProtocolTcp, segment, hops_)));
 }
 
 } // namespace tapgate::test
