@@ -29,7 +29,7 @@ THIRD_PARTY = {
     r"tapgate/(bpf_abi|drop_reason)\.h": {"datapath", "daemon"},
     r"<liburing": {"net"},
     r"<boost/asio": {"net", "proxy", "control", "daemon"},
-    r"<boost/beast": {"proxy"},
+    r"<boost/beast": {"control", "proxy"},
     r"<boost/json": {"policy", "control", "daemon", "cli"},
     r"<toml": {"policy", "daemon"},
     r"<CLI/": {"daemon", "cli"},

@@ -106,6 +106,7 @@ TEST(Run, without_a_daemon_every_command_of_the_daemon_fails_with_one_line) {
              {"dns", "show", "--stats"},
              {"dns", "flush"},
              {"event", "show"},
+             {"metric", "show"},
              {"event", "monitor"}}) {
         std::vector<std::string> line = {"-s", kNoSocket};
         line.insert(line.end(), words.begin(), words.end());

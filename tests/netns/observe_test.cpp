@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "harness/sandbox.hpp"
 #include "harness/wait.hpp"
 #include "netns/events.hpp"
 #include "netns/world.hpp"
 
-// What an operator finds out afterwards: the daemon's memory of events.
+#include <fmt/format.h>
+
+#include <set>
+
+// What an operator finds out without having watched: the daemon's memory of events, and its metrics.
 namespace tapgate::test {
 namespace {
 
@@ -16,6 +21,7 @@ class Observe : public WorldTest<Observe> {
     static std::unique_ptr<World> make_world() {
         DaemonConfig config;
         config.policy = policy_text({"allow@www.open.test:tcp:7000"});
+        config.policy_options = "watch = true";
         return std::make_unique<World>(config, std::vector<std::string>{dual_stack("www.open.test", kOpen),
                                                                         dual_stack("shut.test", kShut)});
     }
@@ -68,6 +74,85 @@ TEST_P(Observe, a_filter_that_cannot_be_meant_and_a_guest_that_is_not_there_are_
     const boost::json::object other = world().daemon.ask({"event", "show", "--guest", "vm9"});
     for (const auto& event : other.at("events").as_array())
         EXPECT_EQ(event.at("type").as_string(), "lost") << event;
+}
+
+/// What `GET` of the path answers, with head.
+std::string http_get(const World& world, const std::string& path) {
+    return run_program({"curl", "-sSi", "http://127.0.0.1:9664" + path}, &world.topology.host()).out;
+}
+
+/// The body of an answer.
+std::string body_of(const std::string& answer) {
+    const std::size_t end = answer.find("\r\n\r\n");
+    return end == std::string::npos ? "" : answer.substr(end + 4);
+}
+
+bool has_line(const std::string& text, const std::string& line) {
+    return text.find("\n" + line + "\n") != std::string::npos;
+}
+
+/// What check_metrics.py says of the text.
+Completed check_metrics(const std::string& text, const std::vector<std::string>& more = {}) {
+    // The one that Debian's packages are for, whatever else is installed.
+    std::vector<std::string> argv = {"/usr/bin/python3", TAPGATE_CHECK_METRICS,
+                                     write_scratch("metrics.txt", text)};
+    argv.insert(argv.end(), more.begin(), more.end());
+    return run_program(argv);
+}
+
+TEST_P(Observe, metrics_are_openmetrics_and_dashboard_and_alerts_speak_of_them) {
+    const TcpServer web(world().topology.internet(), server(kOpen, kPort), echo);
+    resolve(world(), family(), "www.open.test");
+    EXPECT_EQ(exchange(guest(), web.endpoint(), "\x01ping").answer, "\x01ping");
+    EXPECT_PRED1(was_reset, exchange(guest(), server(kShut, kPort), "\x01"));
+    std::string text;
+    // Served text may be a second old.
+    EXPECT_TRUE(wait_until([&] {
+        text = body_of(http_get(world(), "/metrics"));
+        return text.find("tapgate_flow_ends_total{how=\"finished\"") != std::string::npos &&
+               has_line(
+                   text,
+                   fmt::format("tapgate_guest_drops_total{{guest=\"vm0\",reason=\"policy-first-packet\"}} {}",
+                               world().daemon.drops("policy-first-packet")));
+    })) << text;
+    const Completed checked = check_metrics(text, {TAPGATE_DASHBOARD, TAPGATE_ALERTS});
+    EXPECT_EQ(checked.exit_code, 0) << checked.out << checked.err;
+    EXPECT_TRUE(has_line(text, "tapgate_guest_limit{guest=\"vm0\",resource=\"sessions\"} 2048")) << text;
+    EXPECT_TRUE(has_line(text, "tapgate_guests{state=\"attached\"} 1")) << text;
+    EXPECT_TRUE(has_line(text, "tapgate_dns_upstream_healthy{upstream=\"203.0.113.53:53\"} 1")) << text;
+    EXPECT_TRUE(has_line(text, "tapgate_policy_file_refused{policy=\"main\"} 0")) << text;
+    // Nothing that a guest chose is in it.
+    EXPECT_EQ(text.find("open.test"), std::string::npos) << text;
+    EXPECT_EQ(text.find(family().server(kOpen).to_string()), std::string::npos) << text;
+}
+
+TEST_P(Observe, a_dashboard_that_speaks_of_something_else_is_found_out) {
+    const std::string text = body_of(http_get(world(), "/metrics"));
+    const std::string alerts =
+        "groups: [{name: g, rules: [{alert: A, expr: 'increase(tapgate_drops_total{"
+        "reason=~\"udp|no-such-reason\"}[5m]) > tapgate_no_such_metric', labels: {severity: "
+        "critical}, annotations: {summary: '{{ $labels.nobody }}', description: d}}]}]\n";
+    const Completed checked = check_metrics(text, {TAPGATE_DASHBOARD, write_scratch("alerts.yaml", alerts)});
+    EXPECT_EQ(checked.exit_code, 1);
+    for (const char* complaint : {"there is no metric tapgate_no_such_metric", "no reason 'no-such-reason'",
+                                  "summary: no label nobody"})
+        EXPECT_NE(checked.out.find(complaint), std::string::npos) << checked.out << checked.err;
+    EXPECT_NE(check_metrics("tapgate_x 1\ntapgate_x 1\n").exit_code, 0) << "no end mark";
+}
+
+TEST_P(Observe, the_command_line_shows_the_same_metrics) {
+    const Completed shown =
+        run_program({cli_program(), "-s", world().daemon.control_socket(), "metric", "show"});
+    EXPECT_EQ(shown.exit_code, 0) << shown.err;
+    const Completed checked = check_metrics(shown.out);
+    EXPECT_EQ(checked.exit_code, 0) << checked.out << checked.err;
+    const boost::json::object reply = world().daemon.ask({"metric", "show"});
+    std::set<std::string> names;
+    for (const boost::json::value& metric : reply.at("metrics").as_array())
+        names.emplace(metric.at("name").as_string());
+    EXPECT_TRUE(names.contains("tapgate_drops") && names.contains("tapgate_dns_latency_seconds"));
+    for (const std::string& name : names)
+        EXPECT_NE(shown.out.find("# TYPE " + name + " "), std::string::npos) << name;
 }
 
 INSTANTIATE_TEST_SUITE_P(Family, Observe, families(), family_name);

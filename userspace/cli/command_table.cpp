@@ -121,6 +121,13 @@ const std::vector<Command>& commands() {
          event_show},
         {"event", "monitor", "Print events as they happen", {}, {kGuestFilter}, event_monitor},
 
+        {"metric",
+         "show",
+         "Print what the daemon counts, as it serves it to Prometheus (OpenMetrics)",
+         {},
+         {},
+         metric_show},
+
         {"feature",
          "probe",
          "Say which kernel features tapgate uses are there, and what is used instead",

@@ -20,6 +20,7 @@ int flow_show(Console& console, const Arguments& arguments);
 int dns_show(Console& console, const Arguments& arguments);
 int dns_flush(Console& console, const Arguments& arguments);
 int event_show(Console& console, const Arguments& arguments);
+int metric_show(Console& console, const Arguments& arguments);
 int event_monitor(Console& console, const Arguments& arguments);
 int why(Console& console, const Arguments& arguments);
 

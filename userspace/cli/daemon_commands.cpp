@@ -193,6 +193,14 @@ int why(Console& console, const Arguments& arguments) {
     return ask(console, "why", args, render_why);
 }
 
+int metric_show(Console& console, const Arguments&) {
+    json::object args;
+    args["openmetrics"] = !console.json();
+    // Nothing in it needs escaping for a terminal: open_metrics_text() has.
+    return ask(console, "metric show", args,
+               [](const json::object& reply) { return std::string(text(reply, "openmetrics")); });
+}
+
 int event_monitor(Console& console, const Arguments& arguments) {
     auto client = control::Client::connect(console.socket);
     if (!client)

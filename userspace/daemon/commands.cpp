@@ -52,7 +52,7 @@ json::object dns_json(Daemon& daemon, const GuestRegistry::Attached& attached) {
         asked += count;
     }
     object["asked"] = asked;
-    object["evicted"] = daemon.datapath().bindings_evicted(attached.ifindex);
+    object["evicted"] = daemon.datapath().guest_use(attached.ifindex).evicted;
     return object;
 }
 

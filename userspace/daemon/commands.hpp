@@ -16,7 +16,7 @@ void add_command(control::Server& server, Daemon& daemon, const char* name, Comm
 /// Registers the handler of every control command with `server`. `daemon` outlives the server's io_context
 /// run. userspace/control/README.md has the shape of each reply.
 void add_commands(control::Server& server, Daemon& daemon);
-/// Those about events among them (event_commands.cpp).
+/// Those about events and metrics among them (event_commands.cpp).
 void add_event_commands(control::Server& server, Daemon& daemon);
 /// Those about policies among them (policy_commands.cpp).
 void add_policy_commands(control::Server& server, Daemon& daemon);

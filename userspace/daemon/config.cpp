@@ -389,6 +389,22 @@ Read<void> read_daemon(const DocumentNode& node, DaemonSettings& daemon) {
         daemon.route_table = static_cast<std::uint32_t>(*table);
         return {};
     };
+    const auto metrics_listen = [&daemon](const DocumentNode& value) -> Read<void> {
+        daemon.metrics_listen.reset();
+        if (value.string() != nullptr && value.string()->empty())
+            return {};
+        const auto text = read_string(value);
+        if (!text)
+            return std::unexpected(text.error());
+        daemon.metrics_listen = Endpoint::parse(*text);
+        if (!daemon.metrics_listen || daemon.metrics_listen->port == 0)
+            return problem(
+                value.location,
+                fmt::format("'{}' is not an address with a port; write \"127.0.0.1:9664\", or \"\" "
+                            "to serve no metrics",
+                            printable(*text, 80)));
+        return {};
+    };
     const auto log_level = [&daemon](const std::string& level) -> Result<void> {
         if (std::ranges::find(kLogLevels, level) == kLogLevels.end())
             return invalid(policy::unknown_word("level", level, kLogLevels));
@@ -407,6 +423,7 @@ Read<void> read_daemon(const DocumentNode& node, DaemonSettings& daemon) {
                              path_field("pin_dir", daemon.pin_dir),
                              number_field("mark", daemon.mark, 1, UINT32_MAX),
                              {"route_table", route_table},
+                             {"metrics_listen", metrics_listen},
                              string_field("log_level", log_level),
                              string_field("splice", splice),
                              flag_field("sandbox", daemon.sandbox)});

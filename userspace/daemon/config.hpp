@@ -33,7 +33,9 @@ struct DaemonSettings {
     std::string pin_dir = "/sys/fs/bpf/tapgate";
     std::uint32_t mark = 0x7461;       ///< never 0
     std::uint32_t route_table = 29793; ///< never a table of the kernel's own (0, 253, 254, 255)
-    std::string log_level = "info";    ///< a word that setup_logging() knows
+    /// Where metrics are served; empty: nowhere.
+    std::optional<Endpoint> metrics_listen = Endpoint{IpAddress::from_v4(0x7f000001), 9664};
+    std::string log_level = "info"; ///< a word that setup_logging() knows
     SpliceMode splice = SpliceMode::kAuto;
     bool sandbox = true; ///< give up what is not needed after start (sandbox.hpp)
 };

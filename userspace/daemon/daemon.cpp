@@ -4,6 +4,7 @@
 #include "base/log.hpp"
 #include "control/unix_listener.hpp"
 #include "daemon/commands.hpp"
+#include "daemon/metrics.hpp"
 #include "daemon/sandbox.hpp"
 #include "net/async.hpp"
 #include "proxy/dns_upstreams.hpp"
@@ -114,6 +115,14 @@ Result<void> Daemon::start_parts() {
                                              [this](const boost::json::object& event) { publish(event); });
     if (const auto watching = watch_policies(); !watching)
         return watching;
+    if (config_.daemon.metrics_listen) {
+        auto metrics = control::MetricsServer::start(context_, *config_.daemon.metrics_listen, [this] {
+            return control::open_metrics_text(collect_metrics(*this));
+        });
+        if (!metrics)
+            return fail(metrics.error());
+        metrics_ = std::move(*metrics);
+    }
     // Last, so that whoever finds the socket finds a daemon that serves.
     add_commands(*control_, *this);
     return control_->start();

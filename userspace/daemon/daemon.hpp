@@ -2,6 +2,7 @@
 #pragma once
 
 #include "base/result.hpp"
+#include "control/metrics_server.hpp"
 #include "control/server.hpp"
 #include "daemon/config.hpp"
 #include "daemon/event_history.hpp"
@@ -106,6 +107,7 @@ class Daemon {
     std::unique_ptr<KernelAdapter> kernel_;
     std::unique_ptr<PolicyStore> policies_;
     std::unique_ptr<control::Server> control_;
+    std::unique_ptr<control::MetricsServer> metrics_;
     std::unique_ptr<EventRelay> events_;
     EventHistory history_;
     std::uint64_t told_lost_ = 0; ///< of events_lost()

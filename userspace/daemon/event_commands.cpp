@@ -4,6 +4,7 @@
 #include "daemon/commands.hpp"
 #include "daemon/daemon.hpp"
 #include "daemon/event_relay.hpp"
+#include "daemon/metrics.hpp"
 
 #include <algorithm>
 
@@ -35,10 +36,26 @@ Reply event_show(Daemon& daemon, const json::object& args) {
     return reply;
 }
 
+Reply metric_show(Daemon& daemon, const json::object& args) {
+    if (const auto known = control::only_args(args, {"openmetrics"}); !known)
+        return fail(known.error());
+    const auto as_text = control::flag(args, "openmetrics");
+    if (!as_text)
+        return fail(as_text.error());
+    const std::vector<control::MetricFamily> families = collect_metrics(daemon);
+    json::object reply;
+    if (*as_text)
+        reply["openmetrics"] = control::open_metrics_text(families);
+    else
+        reply["metrics"] = control::open_metrics_json(families);
+    return reply;
+}
+
 } // namespace
 
 void add_event_commands(control::Server& server, Daemon& daemon) {
     add_command(server, daemon, "event show", event_show);
+    add_command(server, daemon, "metric show", metric_show);
 }
 
 } // namespace tapgate::daemon

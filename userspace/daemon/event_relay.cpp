@@ -144,6 +144,7 @@ EventRelay::EventRelay(boost::asio::io_context& context, Consumer consumer)
 }
 
 void EventRelay::publish(proxy::Event event) {
+    tally_.count(event);
     if (state_->waiting.fetch_add(1, std::memory_order_relaxed) >= kMaxWaiting) {
         state_->waiting.fetch_sub(1, std::memory_order_relaxed);
         state_->lost.fetch_add(1, std::memory_order_relaxed);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "daemon/event_tally.hpp"
 #include "datapath/datapath.hpp"
 #include "proxy/events.hpp"
 #include "proxy/guest.hpp"
@@ -35,8 +36,8 @@ namespace tapgate::daemon {
 /// That `count` events came faster than they could be taken.
 [[nodiscard]] boost::json::object lost_event(std::uint64_t count);
 
-/// Carries the workers' events to the main thread. What waits there is bounded; over the bound events are
-/// counted as lost, never waited for.
+/// Counts the workers' events and carries them to the main thread. What waits there is bounded; over the
+/// bound events are counted as lost, never waited for.
 class EventRelay final : public proxy::EventSink {
   public:
     using Consumer = std::function<void(const proxy::Event&, std::chrono::system_clock::time_point)>;
@@ -45,6 +46,12 @@ class EventRelay final : public proxy::EventSink {
     EventRelay(boost::asio::io_context& context, Consumer consumer);
 
     void publish(proxy::Event event) override;
+
+    void count_dns(proxy::DnsOutcome outcome, std::chrono::microseconds latency) override {
+        tally_.count_dns(outcome, latency);
+    }
+
+    [[nodiscard]] const EventTally& tally() const { return tally_; }
 
     [[nodiscard]] std::uint64_t lost() const { return state_->lost.load(std::memory_order_relaxed); }
 
@@ -58,6 +65,7 @@ class EventRelay final : public proxy::EventSink {
     };
 
     boost::asio::io_context& context_;
+    EventTally tally_;
     std::shared_ptr<State> state_;
 };
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <iterator>
 #include <unordered_set>
+#include <utility>
 
 namespace tapgate::datapath {
 
@@ -255,10 +256,13 @@ void Bindings::forget(GuestId guest) {
 }
 
 void Bindings::sweep(BootClock::time_point now) {
-    bindings_.walk(bindings_position_, kSweepBudget, [&](const tg_binding_key& key, const tg_binding& seen) {
+    const auto visit = [&](const tg_binding_key& key, const tg_binding& seen) {
+        ++seen_;
         if (has_expired(seen, now))
             free_slots(key, now);
-    });
+    };
+    if (bindings_.walk(bindings_position_, kSweepBudget, visit))
+        entries_ = std::exchange(seen_, 0);
     const auto is_over = [now](const auto& entry) { return from_abi_time(entry.expires_ns) <= now; };
     chains_.walk(chains_position_, kSweepBudget, [&](const tg_chain_key& key, const tg_chain& seen) {
         if (is_over(seen))

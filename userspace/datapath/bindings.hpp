@@ -43,6 +43,9 @@ class Bindings {
     /// bounded part of each table a call.
     void sweep(BootClock::time_point now);
 
+    /// Addresses that have names, of all guests: as many as sweep() saw on its last whole way.
+    [[nodiscard]] std::size_t entries() const { return entries_; }
+
   private:
     using BindingMap = HashMap<tg_binding_key, tg_binding, true>;
     using NameMap = HashMap<tg_name_key, tg_name>;
@@ -67,6 +70,8 @@ class Bindings {
     const GuestTable& guests_;
 
     BindingMap::Position bindings_position_;
+    std::size_t entries_ = 0;
+    std::size_t seen_ = 0; ///< since `bindings_position_` was at the beginning
     NameMap::Position names_position_;
     ChainMap::Position chains_position_;
 };

@@ -276,9 +276,29 @@ class KernelDatapath final : public Datapath {
         return bindings_.evict(guest, count, BootClock::now());
     }
 
-    [[nodiscard]] std::uint64_t bindings_evicted(unsigned ifindex) const override {
+    [[nodiscard]] GuestUse guest_use(unsigned ifindex) const override {
         const auto entry = guests_->find(ifindex);
-        return entry ? guests_->evicted(entry->slot) : 0;
+        return entry ? guests_->use(entry->slot) : GuestUse();
+    }
+
+    [[nodiscard]] std::vector<TableFill> table_fills() const override {
+        GuestUse all;
+        const std::vector<unsigned> interfaces = guests_->interfaces();
+        for (const unsigned ifindex : interfaces) {
+            const GuestUse use = guest_use(ifindex);
+            all.half_open += use.half_open;
+            all.dns_pending += use.dns_pending;
+            all.names += use.names;
+            all.chains += use.chains;
+        }
+        const std::lock_guard lock(mutex_);
+        return {{"guests", interfaces.size(), TG_GUESTS_MAX},
+                {"policies", policies_.used(), TG_POLICIES_MAX},
+                {"pending", all.half_open, TG_PENDING_MAX},
+                {"dns_pending", all.dns_pending, TG_DNS_PENDING_MAX},
+                {"bindings", bindings_.entries(), TG_BINDINGS_MAX},
+                {"names", all.names, TG_NAMES_MAX},
+                {"chains", all.chains, TG_CHAINS_MAX}};
     }
 
     void keep_binding(GuestId guest, const IpAddress& address, std::string_view name,
@@ -380,7 +400,7 @@ class KernelDatapath final : public Datapath {
     BindingWriter writer_;
     Bindings bindings_;
     DropCounters drops_;
-    std::mutex mutex_; // attaching, sweeping and the rare walks, one at a time
+    mutable std::mutex mutex_; // attaching, sweeping and the rare walks, one at a time
 };
 
 } // namespace

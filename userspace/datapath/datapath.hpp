@@ -129,6 +129,23 @@ struct DnsFlow {
     std::uint16_t id = 0;
 };
 
+/// What a guest uses of what it has caps on, and more that is counted for it in the kernel.
+struct GuestUse {
+    std::uint32_t half_open = 0;
+    std::uint32_t dns_pending = 0; ///< questions over UDP in flight
+    std::uint32_t bindings = 0;    ///< names of addresses
+    std::uint32_t names = 0;
+    std::uint32_t chains = 0;
+    std::uint64_t evicted = 0; ///< live bindings that made room since it was attached
+};
+
+/// How full a table of all guests is.
+struct TableFill {
+    std::string_view table; ///< the map's name
+    std::size_t entries = 0;
+    std::size_t capacity = 0;
+};
+
 struct DropCount {
     tg_drop_reason reason = TG_DROP_NONE;
     std::uint64_t packets = 0;
@@ -247,8 +264,11 @@ class Datapath {
     /// and not for every packet.
     virtual std::size_t evict_bindings(GuestId guest, std::size_t count) = 0;
 
-    /// How many live bindings of the guest on `ifindex` were evicted since it was attached.
-    [[nodiscard]] virtual std::uint64_t bindings_evicted(unsigned ifindex) const = 0;
+    /// Of the guest on `ifindex`; zeros if there is none.
+    [[nodiscard]] virtual GuestUse guest_use(unsigned ifindex) const = 0;
+
+    /// The tables that can be full; `bindings` as it was when sweep() last came to its end.
+    [[nodiscard]] virtual std::vector<TableFill> table_fills() const = 0;
 
     /// Lets the live bindings of `name` to `address` last until `until` at least, for a flow that uses them.
     virtual void keep_binding(GuestId guest, const IpAddress& address, std::string_view name,

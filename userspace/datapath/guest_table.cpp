@@ -124,8 +124,16 @@ void GuestTable::add_evicted(GuestId id, std::uint64_t count) const {
         std::atomic_ref(states_[found->second].evicted).fetch_add(count);
 }
 
-std::uint64_t GuestTable::evicted(std::uint32_t slot) const {
-    return std::atomic_ref(states_[slot].evicted).load();
+GuestUse GuestTable::use(std::uint32_t slot) const {
+    tg_guest_state& state = states_[slot];
+    GuestUse use;
+    use.half_open = std::atomic_ref(state.half_open).load();
+    use.dns_pending = std::atomic_ref(state.dns_pending).load();
+    use.bindings = std::atomic_ref(state.bindings).load();
+    use.names = std::atomic_ref(state.names).load();
+    use.chains = std::atomic_ref(state.chains).load();
+    use.evicted = std::atomic_ref(state.evicted).load();
+    return use;
 }
 
 std::uint64_t GuestTable::learned_mac(std::uint32_t slot) const {

@@ -43,7 +43,7 @@ class GuestTable {
     void release(GuestId id, std::uint32_t tg_guest_state::* counter, std::uint32_t count) const;
     /// Counts live bindings that were removed to make room.
     void add_evicted(GuestId id, std::uint64_t count) const;
-    [[nodiscard]] std::uint64_t evicted(std::uint32_t slot) const;
+    [[nodiscard]] GuestUse use(std::uint32_t slot) const;
     /// The MAC learned by BPF, in the form of tg_guest_state; 0 if none.
     [[nodiscard]] std::uint64_t learned_mac(std::uint32_t slot) const;
 

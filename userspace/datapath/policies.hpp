@@ -32,6 +32,9 @@ class Policies {
     /// Gives a slot back; guests that still refer to it are denied everything.
     void release(std::uint32_t slot);
 
+    /// How many slots are in use.
+    [[nodiscard]] std::size_t used() const { return taken_.size() + found_.size(); }
+
     /// The greatest generation in any slot when this was opened, 0 if there was none.
     [[nodiscard]] std::uint64_t last_generation() const { return last_generation_; }
 

@@ -486,13 +486,19 @@ void DnsResolver::refuse(Inquiry& inquiry, proto::DnsRcode rcode, Refusal refusa
 }
 
 void DnsResolver::finish(Inquiry& inquiry, DnsOutcome outcome) {
-    inquiry.guest->counters->count(outcome);
     const Clock::time_point now = Clock::now();
+    const auto latency = std::chrono::duration_cast<std::chrono::microseconds>(now - inquiry.started);
+    count(*inquiry.guest, outcome, latency);
     if (!inquiry.guest->counters->admit_event(second_of(now), kEventsPerSecond))
         return;
     inquiry.event.outcome = dns_outcome_name(outcome);
-    inquiry.event.latency = std::chrono::duration_cast<std::chrono::microseconds>(now - inquiry.started);
+    inquiry.event.latency = latency;
     events_.publish(std::move(inquiry.event));
+}
+
+void DnsResolver::count(const Guest& guest, DnsOutcome outcome, std::chrono::microseconds latency) {
+    guest.counters->count(outcome);
+    events_.count_dns(outcome, latency);
 }
 
 } // namespace tapgate::proxy

@@ -70,6 +70,9 @@ class DnsResolver {
     boost::asio::awaitable<void> serve(std::shared_ptr<const Guest> guest, std::vector<std::uint8_t> bytes,
                                        std::shared_ptr<DnsChannel> channel);
 
+    /// Counts the outcome of a query, for its guest and for all.
+    void count(const Guest& guest, DnsOutcome outcome, std::chrono::microseconds latency);
+
     [[nodiscard]] DnsUpstreams& upstreams() { return upstreams_; }
 
   private:

@@ -219,7 +219,7 @@ void DnsUdpServer::admit(int socket, Datagram datagram) {
     CapTicket ticket = take_query_place(*guest);
     if (!ticket) {
         kernel_.count_refusal(datagram.ifindex, Refusal::kDnsRate);
-        guest->counters->count(DnsOutcome::kOverCap);
+        resolver_.count(*guest, DnsOutcome::kOverCap, std::chrono::microseconds::zero());
         return;
     }
     const Route route{socket, datagram.ifindex, datagram.client, datagram.server};

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "base/ip.hpp"
+#include "proxy/dns_outcome.hpp"
 
 #include <chrono>
 #include <cstdint>
@@ -81,6 +82,9 @@ class EventSink {
     EventSink& operator=(const EventSink&) = delete;
     virtual ~EventSink() = default;
     virtual void publish(Event event) = 0;
+    /// Counts a query that has ended; each once, also those of which no event is published. `latency`: from
+    /// its arrival to the answer.
+    virtual void count_dns(DnsOutcome outcome, std::chrono::microseconds latency) = 0;
 };
 
 } // namespace tapgate::proxy

@@ -21,8 +21,9 @@ constexpr BadConfig kBadConfigs[] = {
     {"[demon]\n", "1:2: unknown key 'demon'; did you mean 'daemon'? valid: daemon, dns, limits, timers, "
                   "groups, guest, policy"},
     {"daemon = 3\n", "1:10: daemon: a number where a table is expected"},
-    {"[daemon]\nworker = 4\n", "2:1: daemon: unknown key 'worker'; did you mean 'workers'? valid: workers, "
-                               "control_socket, pin_dir, mark, route_table, log_level, splice"},
+    {"[daemon]\nworker = 4\n",
+     "2:1: daemon: unknown key 'worker'; did you mean 'workers'? valid: workers, "
+     "control_socket, pin_dir, mark, route_table, metrics_listen, log_level, splice"},
     {"[daemon]\nworkers = 0\n", "2:11: daemon: workers: 0 is out of range (1 to 64)"},
     {"[daemon]\nworkers = 65\n", "2:11: daemon: workers: 65 is out of range (1 to 64)"},
     {"[daemon]\nworkers = \"2\"\n",
@@ -34,6 +35,14 @@ constexpr BadConfig kBadConfigs[] = {
     {"[daemon]\nroute_table = 254\n", "2:15: daemon: route_table: 254 is one of the kernel's own tables "
                                       "(default, main, local); choose another, such as 29793"},
     {"[daemon]\nroute_table = 0\n", "2:15: daemon: route_table: 0 is out of range (1 to 4294967295)"},
+    {"[daemon]\nmetrics_listen = \"localhost:9664\"\n",
+     "2:18: daemon: metrics_listen: 'localhost:9664' is not an address with a port; write "
+     "\"127.0.0.1:9664\", or "
+     "\"\" to serve no metrics"},
+    {"[daemon]\nmetrics_listen = \"127.0.0.1\"\n",
+     "2:18: daemon: metrics_listen: '127.0.0.1' is not an address with a port; write \"127.0.0.1:9664\", or "
+     "\"\" to "
+     "serve no metrics"},
     {"[daemon]\ncontrol_socket = \"control.sock\"\n",
      "2:18: daemon: control_socket: 'control.sock' is not an absolute path"},
     {"[daemon]\ncontrol_socket = "

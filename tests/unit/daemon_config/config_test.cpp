@@ -39,6 +39,7 @@ void expect_defaults(const Config& config) {
     EXPECT_EQ(config.daemon.pin_dir, "/sys/fs/bpf/tapgate");
     EXPECT_EQ(config.daemon.mark, 0x7461U);
     EXPECT_EQ(config.daemon.route_table, 29793U);
+    EXPECT_EQ(config.daemon.metrics_listen, (Endpoint{address("127.0.0.1"), 9664}));
     EXPECT_EQ(config.daemon.log_level, "info");
     EXPECT_EQ(config.daemon.splice, SpliceMode::kAuto);
     EXPECT_TRUE(config.daemon.sandbox);
@@ -79,6 +80,10 @@ TEST(Config, the_file_that_is_installed_shows_the_defaults) {
     expect_defaults(parse(settings));
 }
 
+TEST(Config, metrics_can_be_switched_off) {
+    EXPECT_FALSE(parse("[daemon]\nmetrics_listen = \"\"\n").daemon.metrics_listen.has_value());
+}
+
 TEST(Config, every_key_is_read) {
     const Config config = parse(R"(
 [daemon]
@@ -87,6 +92,7 @@ control_socket = "/run/test.sock"
 pin_dir = "/sys/fs/bpf/test"
 mark = 0x1234
 route_table = 100
+metrics_listen = "[::1]:9000"
 log_level = "debug"
 splice = "copy"
 sandbox = false
@@ -145,6 +151,7 @@ file = "/srv/abs.json"
     EXPECT_EQ(config.daemon.pin_dir, "/sys/fs/bpf/test");
     EXPECT_EQ(config.daemon.mark, 0x1234U);
     EXPECT_EQ(config.daemon.route_table, 100U);
+    EXPECT_EQ(config.daemon.metrics_listen, (Endpoint{address("::1"), 9000}));
     EXPECT_EQ(config.daemon.log_level, "debug");
     EXPECT_EQ(config.daemon.splice, SpliceMode::kCopy);
     EXPECT_FALSE(config.daemon.sandbox);

@@ -3,6 +3,7 @@
 #include "harness/wait.hpp"
 
 #include <atomic>
+#include <map>
 #include <string_view>
 #include <thread>
 
@@ -280,12 +281,23 @@ TEST_F(BindingsTest, eviction_takes_the_least_recently_used_of_one_guest_alone) 
     EXPECT_EQ(names_of(id, "203.0.113.3"), Names{});
     EXPECT_EQ(names_of(id, "203.0.113.4"), Names{"n.test<alias4.test"});
     EXPECT_EQ(names_of(other, "203.0.113.1"), Names{"old.test"});
-    EXPECT_EQ(datapath_->bindings_evicted(tap()), 2U);
-    EXPECT_EQ(datapath_->bindings_evicted(::if_nametoindex("far0")), 0U);
+    EXPECT_EQ(datapath_->guest_use(tap()).evicted, 2U);
+    EXPECT_EQ(datapath_->guest_use(::if_nametoindex("far0")).evicted, 0U);
+    EXPECT_EQ(datapath_->guest_use(tap()).bindings, 2U);
+    EXPECT_EQ(datapath_->guest_use(~0U).bindings, 0U) << "no such guest";
     const tg_guest_state counted = state(guest().slot);
     EXPECT_EQ(counted.bindings, 2U);
     EXPECT_EQ(counted.names, 3U) << "a name and two aliases that are still bound";
     EXPECT_EQ(counted.chains, 2U);
+    datapath_->sweep();
+    std::map<std::string_view, std::size_t> fills;
+    for (const TableFill& fill : datapath_->table_fills())
+        fills[fill.table] = fill.entries;
+    EXPECT_EQ(fills.at("bindings"), 3U) << "of both guests";
+    EXPECT_EQ(fills.at("names"), 4U);
+    EXPECT_EQ(fills.at("chains"), 2U);
+    EXPECT_EQ(fills.at("guests"), 2U);
+    EXPECT_EQ(fills.at("policies"), 1U);
     told(id, "new.test", {"203.0.113.9"});
 }
 
