@@ -31,9 +31,10 @@ std::string quoted_list(const std::vector<std::string>& words) {
 
 std::string config_text(const DaemonConfig& config, const std::string& socket, const std::string& pin_dir,
                         const std::filesystem::path& policy_file) {
-    std::string text = fmt::format("[daemon]\ncontrol_socket = \"{}\"\npin_dir = \"{}\"\n{}\n"
-                                   "[dns]\n{}\n[limits]\n{}\n[timers]\n{}\n",
-                                   socket, pin_dir, config.daemon, config.dns, config.limits, config.timers);
+    std::string text =
+        fmt::format("[daemon]\ncontrol_socket = \"{}\"\npin_dir = \"{}\"\n{}\n"
+                    "[dns]\n{}\n[limits]\n{}\n[timers]\n{}\n[log]\n{}\n",
+                    socket, pin_dir, config.daemon, config.dns, config.limits, config.timers, config.log);
     for (const GuestEntry& guest : config.guests)
         text +=
             fmt::format("[[guest]]\nname = \"{}\"\ninterface = \"{}\"\naddresses = {}\npolicy = \"main\"\n",

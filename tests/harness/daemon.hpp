@@ -33,6 +33,7 @@ struct DaemonConfig {
     std::string dns = "upstreams = [\"203.0.113.53\", \"[2001:db8:3::53]:53\"]";
     std::string limits;
     std::string timers;
+    std::string log;
     std::vector<GuestEntry> guests = {GuestEntry{}};
 };
 

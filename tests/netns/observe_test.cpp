@@ -6,9 +6,12 @@
 
 #include <fmt/format.h>
 
+#include <fstream>
+#include <iterator>
 #include <set>
+#include <sstream>
 
-// What an operator finds out without having watched: the daemon's memory of events, and its metrics.
+// What an operator finds out without having watched: the daemon's memory of events, its metrics, its logs.
 namespace tapgate::test {
 namespace {
 
@@ -153,6 +156,62 @@ TEST_P(Observe, the_command_line_shows_the_same_metrics) {
     EXPECT_TRUE(names.contains("tapgate_drops") && names.contains("tapgate_dns_latency_seconds"));
     for (const std::string& name : names)
         EXPECT_NE(shown.out.find("# TYPE " + name + " "), std::string::npos) << name;
+}
+
+/// The objects in lines of JSON; a test failure if a line is none.
+std::vector<boost::json::object> json_lines(const std::string& text) {
+    std::vector<boost::json::object> found;
+    std::istringstream lines(text);
+    for (std::string line; std::getline(lines, line);) {
+        boost::system::error_code error;
+        boost::json::value value = boost::json::parse(line, error);
+        EXPECT_TRUE(!error && value.is_object()) << line;
+        if (!error && value.is_object())
+            found.push_back(value.get_object());
+    }
+    return found;
+}
+
+std::string content(const std::string& file) {
+    std::ifstream stream(file);
+    return {std::istreambuf_iterator<char>(stream), {}};
+}
+
+TEST(Logs, flows_are_recorded_in_a_file_and_the_log_is_json_if_asked_for) {
+    DaemonConfig config;
+    config.policy = policy_text({"allow@www.open.test:tcp:7000"});
+    const std::string file = write_scratch("flows.jsonl", "");
+    config.log = fmt::format("format = \"json\"\nflow_file = \"{}\"\n", file);
+    World world(config, {dual_stack("www.open.test", kOpen)});
+    const TcpServer web(world.topology.internet(), {ipv4().server(kOpen), kPort}, echo);
+    resolve(world, ipv4(), "www.open.test");
+    EXPECT_EQ(exchange(world.topology.guest().ns, web.endpoint(), "\x01ping").answer, "\x01ping");
+    EXPECT_TRUE(wait_until([&] { return content(file).ends_with("\n"); })) << world.daemon.log();
+    const auto records = json_lines(content(file));
+    ASSERT_EQ(records.size(), 1U);
+    EXPECT_TRUE(is(records[0], "type", "flow-end") && is(records[0], "guest", "vm0") &&
+                is(records[0], "name", "www.open.test") && is(records[0], "how", "finished"))
+        << records[0];
+    EXPECT_EQ(records[0].at("bytes_up").to_number<int>(), 5);
+    const auto lines = json_lines(world.daemon.log());
+    EXPECT_FALSE(lines.empty());
+    for (const auto& line : lines)
+        EXPECT_TRUE(line.contains("time") && line.contains("level") && line.contains("message")) << line;
+}
+
+TEST(Logs, a_flow_file_that_cannot_be_written_is_told_at_start) {
+    const Topology topology;
+    DaemonConfig config;
+    config.log = "flow_file = \"/nowhere/flows\"\n";
+    try {
+        const Daemon daemon(topology, config);
+        ADD_FAILURE() << "it started";
+    } catch (const std::runtime_error& error) {
+        EXPECT_NE(std::string(error.what())
+                      .find("Error: open the flow log /nowhere/flows: No such file or directory"),
+                  std::string::npos)
+            << error.what();
+    }
 }
 
 INSTANTIATE_TEST_SUITE_P(Family, Observe, families(), family_name);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/log.hpp"
 
+#include "base/log_sink.hpp"
+
 #include <fmt/format.h>
 #include <spdlog/sinks/stdout_color_sinks.h>
 
@@ -13,10 +15,10 @@ Result<void> setup_logging(std::string_view level) {
     if (parsed == spdlog::level::off && level != "off")
         return fail(ErrorCode::kInvalid,
                     fmt::format("'{}' is not a log level (debug, info, warn, error)", level));
-    spdlog::set_default_logger(
-        std::make_shared<spdlog::logger>("tapgate", std::make_shared<spdlog::sinks::stderr_color_sink_mt>()));
+    spdlog::set_default_logger(std::make_shared<spdlog::logger>(
+        "tapgate", make_limited_sink(std::make_shared<spdlog::sinks::stderr_color_sink_mt>())));
     spdlog::set_level(parsed);
-    spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e%z %^%l%$ %v");
+    spdlog::set_formatter(make_log_formatter(LogFormat::kText, stderr_is_journal()));
     return {};
 }
 

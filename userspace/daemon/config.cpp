@@ -45,6 +45,11 @@ constexpr policy::Words<SpliceMode, 3> kSpliceModes = {{
     {"copy", SpliceMode::kCopy},
 }};
 
+constexpr policy::Words<LogFormat, 2> kLogFormats = {{
+    {"text", LogFormat::kText},
+    {"json", LogFormat::kJson},
+}};
+
 constexpr std::array<std::string_view, 4> kLogLevels = {"debug", "info", "warn", "error"};
 
 std::unexpected<Error> invalid(std::string message) {
@@ -405,12 +410,6 @@ Read<void> read_daemon(const DocumentNode& node, DaemonSettings& daemon) {
                             printable(*text, 80)));
         return {};
     };
-    const auto log_level = [&daemon](const std::string& level) -> Result<void> {
-        if (std::ranges::find(kLogLevels, level) == kLogLevels.end())
-            return invalid(policy::unknown_word("level", level, kLogLevels));
-        daemon.log_level = level;
-        return {};
-    };
     const auto splice = [&daemon](const std::string& word) -> Result<void> {
         const auto mode = policy::find_word("way to splice", word, kSpliceModes);
         if (!mode)
@@ -424,9 +423,31 @@ Read<void> read_daemon(const DocumentNode& node, DaemonSettings& daemon) {
                              number_field("mark", daemon.mark, 1, UINT32_MAX),
                              {"route_table", route_table},
                              {"metrics_listen", metrics_listen},
-                             string_field("log_level", log_level),
                              string_field("splice", splice),
                              flag_field("sandbox", daemon.sandbox)});
+}
+
+Read<void> read_log(const DocumentNode& node, LogSettings& log) {
+    const auto level = [&log](const std::string& word) -> Result<void> {
+        if (std::ranges::find(kLogLevels, word) == kLogLevels.end())
+            return invalid(policy::unknown_word("level", word, kLogLevels));
+        log.level = word;
+        return {};
+    };
+    const auto format = [&log](const std::string& word) -> Result<void> {
+        const auto known = policy::find_word("format", word, kLogFormats);
+        if (!known)
+            return fail(known.error());
+        log.format = *known;
+        return {};
+    };
+    std::size_t mib = log.flows.bytes >> 20U;
+    auto done = read_table(node, {string_field("level", level), string_field("format", format),
+                                  path_field("flow_file", log.flows.file),
+                                  number_field("flow_file_mib", mib, 1, 4096),
+                                  number_field("flow_files", log.flows.files, 1, 1000)});
+    log.flows.bytes = mib << 20U;
+    return done;
 }
 
 Read<void> read_dns(const DocumentNode& node, DnsSettings& dns) {
@@ -602,6 +623,7 @@ Read<Config> read_config(const DocumentNode& root, const std::filesystem::path& 
     std::vector<PlacedGuest> guests;
     const std::vector<Field> sections = {
         {"daemon", [&](const DocumentNode& node) { return read_daemon(node, config.daemon); }},
+        {"log", [&](const DocumentNode& node) { return read_log(node, config.log); }},
         {"dns", [&](const DocumentNode& node) { return read_dns(node, config.dns); }},
         {"limits", [&](const DocumentNode& node) { return read_limits(node, config.limits); }},
         {"timers", [&](const DocumentNode& node) { return read_timers(node, config.timers); }},

@@ -2,7 +2,9 @@
 #pragma once
 
 #include "base/ip.hpp"
+#include "base/log_sink.hpp"
 #include "base/result.hpp"
+#include "daemon/flow_log.hpp"
 #include "policy/compile.hpp"
 
 #include <array>
@@ -35,9 +37,14 @@ struct DaemonSettings {
     std::uint32_t route_table = 29793; ///< never a table of the kernel's own (0, 253, 254, 255)
     /// Where metrics are served; empty: nowhere.
     std::optional<Endpoint> metrics_listen = Endpoint{IpAddress::from_v4(0x7f000001), 9664};
-    std::string log_level = "info"; ///< a word that setup_logging() knows
     SpliceMode splice = SpliceMode::kAuto;
     bool sandbox = true; ///< give up what is not needed after start (sandbox.hpp)
+};
+
+struct LogSettings {
+    std::string level = "info"; ///< a word that setup_logging() knows
+    LogFormat format = LogFormat::kText;
+    FlowLogSettings flows;
 };
 
 struct DnsSettings {
@@ -108,6 +115,7 @@ struct PolicyConfig {
 
 struct Config {
     DaemonSettings daemon;
+    LogSettings log;
     DnsSettings dns;
     LimitSettings limits;
     TimerSettings timers;

@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <csignal>
+#include <filesystem>
 
 #include <sys/resource.h>
 #include <unistd.h>
@@ -69,6 +70,12 @@ Daemon::~Daemon() {
 
 Result<void> Daemon::start_parts() {
     raise_descriptor_limit();
+    if (!config_.log.flows.file.empty()) {
+        auto flow_log = FlowLog::open(config_.log.flows);
+        if (!flow_log)
+            return fail(flow_log.error());
+        flow_log_ = std::move(*flow_log);
+    }
     const auto prepared = prepare_policies();
     if (!prepared)
         return fail(prepared.error());
@@ -99,9 +106,7 @@ Result<void> Daemon::start_parts() {
 
     control_ = std::make_unique<control::Server>(context_, config_.daemon.control_socket);
     events_ = std::make_unique<EventRelay>(
-        context_, [this](const proxy::Event& event, std::chrono::system_clock::time_point time) {
-            publish(to_json(event, time), time);
-        });
+        context_, [this](const proxy::Event& event, EventHistory::Time time) { worker_event(event, time); });
     told_lost_ = events_lost();
     if (const auto workers = start_workers(); !workers)
         return workers;
@@ -136,7 +141,10 @@ Result<void> Daemon::enter_sandbox_if_wanted() const {
     const auto socket_directory = control::make_socket_directory(config_.daemon.control_socket);
     if (!socket_directory)
         return fail(socket_directory.error());
-    const auto entered = enter_sandbox({config_.daemon.pin_dir, *socket_directory});
+    std::vector<std::string> writable = {config_.daemon.pin_dir, *socket_directory};
+    if (!config_.log.flows.file.empty())
+        writable.push_back(std::filesystem::path(config_.log.flows.file).parent_path().string());
+    const auto entered = enter_sandbox(writable);
     if (!entered)
         return fail(entered.error().with_context("sandbox"));
     spdlog::info("sandbox: {}", *entered);
@@ -348,12 +356,23 @@ void Daemon::publish(const boost::json::object& event, EventHistory::Time time) 
     control_->publish(event);
 }
 
+void Daemon::worker_event(const proxy::Event& event, EventHistory::Time time) {
+    const boost::json::object object = to_json(event, time);
+    if (flow_log_ && std::holds_alternative<proxy::FlowEndEvent>(event))
+        flow_log_->write(object);
+    publish(object, time);
+}
+
 void Daemon::tell_lost_events() {
     const std::uint64_t lost = events_lost();
     if (lost == told_lost_)
         return;
-    publish(lost_event(lost - told_lost_));
+    const boost::json::object event = lost_event(lost - told_lost_);
     told_lost_ = lost;
+    // There, too, a reader has to know that something may be missing.
+    if (flow_log_)
+        flow_log_->write(event);
+    publish(event);
 }
 
 void Daemon::refresh_upstreams() {

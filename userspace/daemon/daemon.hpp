@@ -7,6 +7,7 @@
 #include "daemon/config.hpp"
 #include "daemon/event_history.hpp"
 #include "daemon/event_relay.hpp"
+#include "daemon/flow_log.hpp"
 #include "daemon/guest_registry.hpp"
 #include "daemon/kernel_adapter.hpp"
 #include "daemon/policy_loader.hpp"
@@ -71,6 +72,9 @@ class Daemon {
     void publish(const boost::json::object& event,
                  EventHistory::Time time = std::chrono::system_clock::now());
 
+    /// Null if there is none.
+    [[nodiscard]] const FlowLog* flow_log() const { return flow_log_.get(); }
+
     /// Events that reached neither history nor monitors, since the maps were made or the daemon started.
     [[nodiscard]] std::uint64_t events_lost() const { return datapath_->events_lost() + events_->lost(); }
 
@@ -95,6 +99,7 @@ class Daemon {
     /// The rule by which tap_ingress refused a packet; empty if it was none.
     [[nodiscard]] proxy::DecidingRule rule_of(const datapath::DropEvent& event,
                                               const GuestRegistry::Attached& attached);
+    void worker_event(const proxy::Event& event, EventHistory::Time time);
     void refresh_upstreams();
     /// Says in the stream of events itself that some were lost since the last call.
     void tell_lost_events();
@@ -110,6 +115,7 @@ class Daemon {
     std::unique_ptr<control::MetricsServer> metrics_;
     std::unique_ptr<EventRelay> events_;
     EventHistory history_;
+    std::unique_ptr<FlowLog> flow_log_;
     std::uint64_t told_lost_ = 0; ///< of events_lost()
     Workers workers_;
     std::unique_ptr<net::Steering> steering_;

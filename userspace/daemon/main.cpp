@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/log.hpp"
+#include "base/log_sink.hpp"
 #include "base/version.hpp"
 #include "daemon/config.hpp"
 #include "daemon/daemon.hpp"
@@ -51,8 +52,9 @@ Result<void> run(const Options& options) {
     const auto config = load_config(options.config);
     if (!config)
         return fail(config.error());
-    if (const auto logging = setup_logging(config->daemon.log_level); !logging)
+    if (const auto logging = setup_logging(config->log.level); !logging)
         return logging;
+    spdlog::set_formatter(make_log_formatter(config->log.format, stderr_is_journal()));
     if (options.check) {
         const auto checked = check(*config);
         if (checked)

@@ -73,6 +73,9 @@ void add_daemon(Families& families, Daemon& daemon) {
     lost.add({{"where", "kernel"}}, count_of(daemon.datapath().events_lost()));
     lost.add({{"where", "daemon"}}, count_of(daemon.events().lost()));
     families.push_back(std::move(lost));
+    families.push_back(
+        single(counter("tapgate_flow_log_failures", "Records of flows that could not be written."),
+               daemon.flow_log() == nullptr ? 0 : count_of(daemon.flow_log()->failures())));
     families.push_back(single(gauge("tapgate_history_events", "Events that `event show` can tell."),
                               count_of(daemon.history().events())));
     families.push_back(single(gauge("tapgate_history_bytes", "Memory that they take.", "bytes"),

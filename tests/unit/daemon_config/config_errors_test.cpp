@@ -18,12 +18,11 @@ constexpr BadConfig kBadConfigs[] = {
     {"[daemon", "1:8: Error while parsing table header: encountered end-of-file; the file is cut short"},
     {"[daemon]\nworkers = 1\nworkers = 2\n",
      "3:11: Error while parsing key-value pair: cannot redefine existing integer 'workers'; keep one"},
-    {"[demon]\n", "1:2: unknown key 'demon'; did you mean 'daemon'? valid: daemon, dns, limits, timers, "
+    {"[demon]\n", "1:2: unknown key 'demon'; did you mean 'daemon'? valid: daemon, log, dns, limits, timers, "
                   "groups, guest, policy"},
     {"daemon = 3\n", "1:10: daemon: a number where a table is expected"},
-    {"[daemon]\nworker = 4\n",
-     "2:1: daemon: unknown key 'worker'; did you mean 'workers'? valid: workers, "
-     "control_socket, pin_dir, mark, route_table, metrics_listen, log_level, splice"},
+    {"[daemon]\nworker = 4\n", "2:1: daemon: unknown key 'worker'; did you mean 'workers'? valid: workers, "
+                               "control_socket, pin_dir, mark, route_table, metrics_listen, splice, sandbox"},
     {"[daemon]\nworkers = 0\n", "2:11: daemon: workers: 0 is out of range (1 to 64)"},
     {"[daemon]\nworkers = 65\n", "2:11: daemon: workers: 65 is out of range (1 to 64)"},
     {"[daemon]\nworkers = \"2\"\n",
@@ -53,8 +52,11 @@ constexpr BadConfig kBadConfigs[] = {
     {"[daemon]\npin_dir = \"\"\n", "2:11: daemon: pin_dir: the string is empty"},
     {"[daemon]\npin_dir = \"/a\\u0000b\"\n",
      "2:11: daemon: pin_dir: the string has control characters or more than 4096 bytes"},
-    {"[daemon]\nlog_level = \"verbose\"\n",
-     "2:13: daemon: log_level: unknown level 'verbose'; valid: debug, info, warn, error"},
+    {"[log]\nlevel = \"verbose\"\n",
+     "2:9: log: level: unknown level 'verbose'; valid: debug, info, warn, error"},
+    {"[log]\nformat = \"xml\"\n", "2:10: log: format: unknown format 'xml'; valid: text, json"},
+    {"[log]\nflow_file = \"flows\"\n", "2:13: log: flow_file: 'flows' is not an absolute path"},
+    {"[log]\nflow_file_mib = 0\n", "2:17: log: flow_file_mib: 0 is out of range (1 to 4096)"},
     {"[daemon]\nsplice = \"kernel\"\n",
      "2:10: daemon: splice: unknown way to splice 'kernel'; valid: auto, uring, copy"},
     {"[dns]\nupstreams = \"192.0.2.53\"\n",
@@ -246,7 +248,7 @@ TEST(ConfigErrors, more_guests_than_the_kernel_side_holds_are_refused) {
 }
 
 TEST(ConfigErrors, bytes_that_are_not_utf8_are_refused) {
-    EXPECT_FALSE(parse_config("[daemon]\nlog_level = \"\xff\"\n", "t.toml"));
+    EXPECT_FALSE(parse_config("[log]\nlevel = \"\xff\"\n", "t.toml"));
     EXPECT_FALSE(parse_config(std::string_view("[daemon]\n\0", 10), "t.toml"));
 }
 

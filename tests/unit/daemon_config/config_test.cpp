@@ -40,7 +40,11 @@ void expect_defaults(const Config& config) {
     EXPECT_EQ(config.daemon.mark, 0x7461U);
     EXPECT_EQ(config.daemon.route_table, 29793U);
     EXPECT_EQ(config.daemon.metrics_listen, (Endpoint{address("127.0.0.1"), 9664}));
-    EXPECT_EQ(config.daemon.log_level, "info");
+    EXPECT_EQ(config.log.level, "info");
+    EXPECT_EQ(config.log.format, LogFormat::kText);
+    EXPECT_EQ(config.log.flows.file, "");
+    EXPECT_EQ(config.log.flows.bytes, 64U << 20U);
+    EXPECT_EQ(config.log.flows.files, 8U);
     EXPECT_EQ(config.daemon.splice, SpliceMode::kAuto);
     EXPECT_TRUE(config.daemon.sandbox);
     EXPECT_TRUE(config.dns.upstreams.empty());
@@ -93,9 +97,15 @@ pin_dir = "/sys/fs/bpf/test"
 mark = 0x1234
 route_table = 100
 metrics_listen = "[::1]:9000"
-log_level = "debug"
 splice = "copy"
 sandbox = false
+
+[log]
+level = "debug"
+format = "json"
+flow_file = "/var/log/flows"
+flow_file_mib = 2
+flow_files = 3
 
 [dns]
 upstreams = ["192.0.2.53", "192.0.2.54:5353", "2001:db8::53", "[2001:db8::54]", "[2001:db8::55]:5353"]
@@ -152,7 +162,11 @@ file = "/srv/abs.json"
     EXPECT_EQ(config.daemon.mark, 0x1234U);
     EXPECT_EQ(config.daemon.route_table, 100U);
     EXPECT_EQ(config.daemon.metrics_listen, (Endpoint{address("::1"), 9000}));
-    EXPECT_EQ(config.daemon.log_level, "debug");
+    EXPECT_EQ(config.log.level, "debug");
+    EXPECT_EQ(config.log.format, LogFormat::kJson);
+    EXPECT_EQ(config.log.flows.file, "/var/log/flows");
+    EXPECT_EQ(config.log.flows.bytes, 2U << 20U);
+    EXPECT_EQ(config.log.flows.files, 3U);
     EXPECT_EQ(config.daemon.splice, SpliceMode::kCopy);
     EXPECT_FALSE(config.daemon.sandbox);
     const std::vector<Endpoint> upstreams = {{address("192.0.2.53"), 53},
