@@ -92,17 +92,6 @@ Remedy by_rule(const CompiledPolicy& policy, const FlowFacts& facts, const Name*
     return name == nullptr ? by_address(policy, facts, decision) : by_name(policy, facts, *name, decision);
 }
 
-/// As an element of the list `rules`, in literal strings of TOML.
-std::string file_text(const Rule& rule) {
-    if (!rule.private_ok)
-        return fmt::format("'{}'", format_rule(rule));
-    // Only rules on names with one protocol and one port come here.
-    return fmt::format("{{ action = 'allow', destination = '{}', protocols = ['{}'], ports = [{}], options = "
-                       "['private-ok'] }}",
-                       format_target(rule.target), word_for(*rule.protocols.begin(), kProtocols),
-                       rule.ports.front().first);
-}
-
 } // namespace
 
 Remedy remedy_for_query(const CompiledPolicy& policy, const Name& name, std::uint16_t port) {
@@ -146,7 +135,7 @@ Remedy remedy_for_flow(const CompiledPolicy& policy, const FlowFacts& facts,
 std::string remedy_text(const Policy& policy, const Remedy& remedy) {
     if (!remedy.rule)
         return remedy.obstacle;
-    const std::string text = "add " + file_text(*remedy.rule);
+    const std::string text = "add " + format_for_file(*remedy.rule);
     if (!remedy.before)
         return text;
     const SourceLocation& where = policy.rules.at(*remedy.before).location;

@@ -360,4 +360,32 @@ std::string format_rule(const Rule& rule) {
     return text;
 }
 
+std::string format_for_file(const Rule& rule) {
+    if (!rule.private_ok && !rule.cname)
+        return fmt::format("'{}'", format_rule(rule));
+    const auto quoted = [](std::string_view text) { return fmt::format("'{}'", text); };
+    std::vector<std::string> fields = {"action = " + quoted(word_for(rule.action, kActions)),
+                                       "destination = " + quoted(format_target(rule.target))};
+    std::vector<std::string> items;
+    if (rule.direction != Direction::kEgress)
+        fields.push_back("direction = " + quoted(word_for(rule.direction, kDirections)));
+    for (const Protocol protocol : rule.protocols)
+        items.push_back(quoted(word_for(protocol, kProtocols)));
+    if (!items.empty())
+        fields.push_back(fmt::format("protocols = [{}]", fmt::join(items, ", ")));
+    items.clear();
+    for (const PortRange& range : rule.ports)
+        items.push_back(range.first == range.last ? format_port_range(range)
+                                                  : quoted(format_port_range(range)));
+    if (!items.empty())
+        fields.push_back(fmt::format("ports = [{}]", fmt::join(items, ", ")));
+    items.clear();
+    if (rule.private_ok)
+        items.push_back(quoted("private-ok"));
+    if (rule.cname)
+        items.push_back(quoted("cname"));
+    fields.push_back(fmt::format("options = [{}]", fmt::join(items, ", ")));
+    return fmt::format("{{ {} }}", fmt::join(fields, ", "));
+}
+
 } // namespace tapgate::policy

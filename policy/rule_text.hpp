@@ -38,6 +38,10 @@ Result<PortRange> make_port_range(std::int64_t first, std::int64_t last);
 /// Checks the fields of `rule` against each other and puts its lists in canonical order.
 Result<void> finish_rule(Rule& rule);
 
+/// The rule as an element of the list `rules` in a TOML file: its one-line form, or a table if it has
+/// options. In literal strings, so that shells and logs leave it as it is.
+[[nodiscard]] std::string format_for_file(const Rule& rule);
+
 /// The target as it stands in a one-line rule.
 [[nodiscard]] std::string format_target(const Target& target);
 

@@ -58,7 +58,9 @@ std::filesystem::path make_certificate(const std::vector<std::string>& names) {
 }
 
 Process start_nginx(const NetNs& ns, const std::vector<unsigned>& numbers,
-                    const std::filesystem::path& certificate) {
+                    const std::filesystem::path& certificate, const std::filesystem::path& root) {
+    const std::string location = root.empty() ? "default_type text/plain; return 200 \"served $host\\n\";"
+                                              : fmt::format("root {};", root.string());
     const auto dir = scratch_dir() / "nginx";
     std::string listens;
     for (const unsigned number : numbers) {
@@ -74,9 +76,8 @@ Process start_nginx(const NetNs& ns, const std::vector<unsigned>& numbers,
                     "events {{}}\nhttp {{\naccess_log off;\nclient_body_temp_path {0}/body;\n"
                     "proxy_temp_path {0}/proxy;\nfastcgi_temp_path {0}/fastcgi;\nuwsgi_temp_path {0}/uwsgi;\n"
                     "scgi_temp_path {0}/scgi;\nserver {{\n{1}ssl_certificate {2};\n"
-                    "ssl_certificate_key {0}/key.pem;\nlocation / {{ default_type text/plain; "
-                    "return 200 \"served $host\\n\"; }}\n}}\n}}\n",
-                    dir.string(), listens, certificate.string()));
+                    "ssl_certificate_key {0}/key.pem;\nlocation / {{ {3} }}\n}}\n}}\n",
+                    dir.string(), listens, certificate.string(), location));
     return Process({"nginx", "-e", dir / "error.log", "-c", config}, &ns);
 }
 
@@ -101,9 +102,9 @@ std::string dual_stack(const std::string& name, unsigned number, unsigned ttl) {
 }
 
 WebServer::WebServer(const NetNs& ns, const std::vector<unsigned>& numbers,
-                     const std::vector<std::string>& names)
+                     const std::vector<std::string>& names, const std::filesystem::path& root)
     : ca_file_((write_scratch("nginx/error.log", ""), make_certificate(names))),
-      process_(start_nginx(ns, numbers, ca_file_)) {
+      process_(start_nginx(ns, numbers, ca_file_, root)) {
     for (const unsigned number : numbers) {
         const Endpoint endpoint{ipv4().server(number), 443};
         if (!wait_until(

@@ -25,10 +25,12 @@ class Resolver {
 [[nodiscard]] std::string dual_stack(const std::string& name, unsigned number, unsigned ttl = 300);
 
 /// nginx with TLS on port 443 and plain HTTP on port 80 of the `number`th address of the internet, v4 and v6.
-/// Its certificate holds for `names`; "/" answers "served HOST".
+/// Its certificate holds for `names`; "/" answers "served HOST", or serves the files of `root` if that is
+/// given.
 class WebServer {
   public:
-    WebServer(const NetNs& ns, const std::vector<unsigned>& numbers, const std::vector<std::string>& names);
+    WebServer(const NetNs& ns, const std::vector<unsigned>& numbers, const std::vector<std::string>& names,
+              const std::filesystem::path& root = {});
 
     /// The certificate clients have to trust.
     [[nodiscard]] const std::filesystem::path& ca_file() const { return ca_file_; }

@@ -31,6 +31,9 @@ int policy_diff(Console& console, const Arguments& arguments);
 int policy_test(Console& console, const Arguments& arguments);
 int policy_explain(Console& console, const Arguments& arguments);
 
+// Worked out here from what the daemon tells (learn_command.cpp).
+int policy_learn(Console& console, const Arguments& arguments);
+
 // Asked of the kernel (feature_command.cpp).
 int feature_probe(Console& console, const Arguments& arguments);
 

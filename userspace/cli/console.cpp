@@ -63,6 +63,10 @@ void Console::print(const json::object& object) {
     print((format == Format::kPretty ? pretty_json(whole) : json::serialize(whole)) + "\n");
 }
 
+void Console::note(std::string_view line) {
+    err_ << line << std::endl;
+}
+
 int Console::failed(const Error& error) {
     if (json())
         print(control::error_reply(error));

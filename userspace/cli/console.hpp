@@ -37,6 +37,8 @@ class Console {
     /// Prints one JSON object with "schema":1 and a newline.
     void print(const boost::json::object& object);
 
+    /// Prints a line about what goes on to standard error, in JSON mode too.
+    void note(std::string_view line);
     /// Prints the error and returns kExitFailed.
     int failed(const Error& error);
     /// Prints the error with a hint where help is, and returns kExitUsage.

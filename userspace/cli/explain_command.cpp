@@ -2,6 +2,7 @@
 #include "base/log.hpp"
 #include "cli/commands.hpp"
 #include "cli/files.hpp"
+#include "cli/live_policy.hpp"
 #include "cli/reply.hpp"
 #include "cli/table.hpp"
 #include "cli/units.hpp"
@@ -12,7 +13,6 @@
 #include "policy/parse.hpp"
 #include "policy/words.hpp"
 
-#include <boost/json/serialize.hpp>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -249,22 +249,10 @@ Result<policy::Policy> load_policy(const std::string& word, const std::string& s
             return fail(text.error());
         return policy::parse(*text, word);
     }
-    auto client = control::Client::connect(socket);
-    if (!client)
-        return fail(client.error().with_context(fmt::format("there is no file {}, and", word)));
-    json::object args;
-    args["name"] = word;
-    const auto reply = client->call("policy show", args);
-    if (!reply)
-        return fail(reply.error());
-    for (const json::value& value : list(*reply, "policies"))
-        if (const json::value* whole = as_object(value).if_contains("policy")) {
-            auto policy = policy::parse_json(json::serialize(*whole), word);
-            if (policy)
-                policy->source.clear(); // its places are those of the reply, not of a file
-            return policy;
-        }
-    return fail(ErrorCode::kUnsupported, "the daemon did not send the policy");
+    auto policy = live_policy(socket, word);
+    if (!policy && policy.error().code() == ErrorCode::kUnavailable)
+        return fail(policy.error().with_context(fmt::format("there is no file {}, and", word)));
+    return policy;
 }
 
 std::string rule_text(const policy::CompiledPolicy& compiled, std::size_t rule) {
