@@ -409,6 +409,18 @@ TEST(Output, event_show_without_events) {
         << wrong.err;
 }
 
+TEST(Output, flow_monitor_is_about_connections_and_filters_like_event_monitor) {
+    FakeDaemon daemon({});
+    Monitor monitor({"-j", "-s", daemon.socket(), "flow", "monitor", "--verdict", "deny"});
+    daemon.publish_to_monitor({{{"type", "dns"}, {"verdict", "deny"}},
+                               {{"type", "verdict"}, {"verdict", "allow"}},
+                               {{"type", "verdict"}, {"verdict", "deny"}}});
+    EXPECT_EQ(monitor.wait_for("\"deny\"}\n"), "{\"schema\":1,\"monitoring\":true}\n"
+                                               "{\"schema\":1,\"type\":\"verdict\",\"verdict\":\"deny\"}\n");
+    daemon.stop();
+    EXPECT_EQ(monitor.exit_code(), 1);
+}
+
 TEST(Output, event_monitor_in_json_is_one_object_per_line) {
     FakeDaemon daemon({});
     Monitor monitor({"-j", "-s", daemon.socket(), "event", "monitor", "--guest", "vm1"});

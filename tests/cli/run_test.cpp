@@ -167,6 +167,8 @@ TEST(Run, arguments_reach_the_daemon_under_their_names) {
     EXPECT_EQ(args_of({"guest", "del", "a"}), R"({"name":"a"})");
     EXPECT_EQ(args_of({"policy", "show", "web"}), R"({"name":"web"})");
     EXPECT_EQ(args_of({"flow", "show", "--guest", "a"}), R"({"guest":"a"})");
+    EXPECT_EQ(args_of({"flow", "show", "--name", "b.test", "--address", "192.0.2.9", "--verdict", "allow"}),
+              R"({"name":"b.test","address":"192.0.2.9","verdict":"allow"})");
     EXPECT_EQ(args_of({"dns", "show", "a", "--name", "b.test", "--address", "192.0.2.9"}),
               R"({"guest":"a","name":"b.test","address":"192.0.2.9"})");
     EXPECT_EQ(args_of({"dns", "show", "a", "--stats"}), R"({"guest":"a"})");

@@ -79,6 +79,25 @@ TEST_P(Observe, a_filter_that_cannot_be_meant_and_a_guest_that_is_not_there_are_
         EXPECT_EQ(event.at("type").as_string(), "lost") << event;
 }
 
+TEST_P(Observe, flow_show_lists_what_the_filters_let_pass) {
+    const TcpServer web(world().topology.internet(), server(kOpen, kPort), echo);
+    resolve(world(), family(), "www.open.test");
+    auto stream = TcpStream::connect(guest(), web.endpoint());
+    ASSERT_TRUE(stream);
+    stream->send("\x01ping");
+    ASSERT_EQ(stream->receive(5).bytes, "\x01ping");
+    const auto listed = [](const std::vector<std::string>& options) {
+        std::vector<std::string> words = {"flow", "show", "--guest", "vm0"};
+        words.insert(words.end(), options.begin(), options.end());
+        return world().daemon.ask(words).at("flows").as_array().size();
+    };
+    const std::string address = web.endpoint().address.to_string();
+    EXPECT_EQ(listed({"--name", "open.test", "--address", address, "--verdict", "allow"}), 1U);
+    EXPECT_EQ(listed({"--name", "pen.test"}), 0U);
+    EXPECT_EQ(listed({"--address", family().server(kShut).to_string()}), 0U);
+    EXPECT_EQ(listed({"--verdict", "deny"}), 0U);
+}
+
 /// What `GET` of the path answers, with head.
 std::string http_get(const World& world, const std::string& path) {
     return run_program({"curl", "-sSi", "http://127.0.0.1:9664" + path}, &world.topology.host()).out;

@@ -11,6 +11,13 @@ const std::vector<Command>& commands() {
     static const Option kLive{"--live", "WHAT",
                               "what becomes of live flows it denies: cut, drain=30s or keep (default: as the "
                               "policy says)"};
+    // What flows and events are chosen by, everywhere the same.
+    static const Option kNameFilter{"--name", "NAME", "only those about this name or one below it"};
+    static const Option kAddressFilter{"--address", "ADDRESS", "only flows from or to this address"};
+    static const Option kVerdictFilter{"--verdict", "VERDICT",
+                                       "only those with this verdict: allow, deny or defer"};
+    static const Option kReasonFilter{"--reason", "REASON",
+                                      "only those with this drop reason, basis, outcome or end"};
     static const std::vector<Command> table = {
         {"status", "show", "Show the daemon's state and what was dropped", {}, {}, status_show},
 
@@ -98,7 +105,18 @@ const std::vector<Command>& commands() {
          {{"--engine", "ENGINE", "user (default): the decision functions; kernel: the BPF program; or both"}},
          policy_test},
 
-        {"flow", "show", "List the live sessions", {}, {kGuestFilter}, flow_show},
+        {"flow",
+         "show",
+         "List the live sessions",
+         {},
+         {kGuestFilter, kNameFilter, kAddressFilter, kVerdictFilter},
+         flow_show},
+        {"flow",
+         "monitor",
+         "Print verdicts on connections, and their ends, as they happen",
+         {},
+         {kGuestFilter, kNameFilter, kAddressFilter, kVerdictFilter, kReasonFilter},
+         flow_monitor},
 
         {"dns",
          "show",
@@ -121,12 +139,17 @@ const std::vector<Command>& commands() {
          {},
          {{"--last", "TIME", "only those of this time: 30s, 5m, 2h (default: all that are kept)"},
           kGuestFilter,
-          {"--name", "NAME", "only those about this name or one below it"},
-          {"--address", "ADDRESS", "only those of flows from or to this address"},
-          {"--verdict", "VERDICT", "only those with this verdict: allow, deny or defer"},
-          {"--reason", "REASON", "only those with this drop reason, basis, outcome or end"}},
+          kNameFilter,
+          kAddressFilter,
+          kVerdictFilter,
+          kReasonFilter},
          event_show},
-        {"event", "monitor", "Print events as they happen", {}, {kGuestFilter}, event_monitor},
+        {"event",
+         "monitor",
+         "Print events as they happen",
+         {},
+         {kGuestFilter, kNameFilter, kAddressFilter, kVerdictFilter, kReasonFilter},
+         event_monitor},
 
         {"metric",
          "show",

@@ -71,6 +71,34 @@ json::array strings(const std::vector<std::string>& texts) {
     return json::array(texts.begin(), texts.end());
 }
 
+/// Prints the events that the filters and `wanted` let pass, until the daemon goes.
+template <typename Wanted>
+int monitor(Console& console, const Arguments& arguments, const Wanted& wanted) {
+    auto client = control::Client::connect(console.socket);
+    if (!client)
+        return console.failed(client.error());
+    json::object args;
+    pass_event_filter(arguments, args);
+    const auto started = client->call("event monitor", args);
+    if (!started)
+        return console.failed(started.error());
+    if (console.json())
+        console.print(*started);
+    for (;;) {
+        const auto event = client->receive();
+        if (!event)
+            return console.failed(event.error());
+        if (!*event)
+            return console.failed(Error(ErrorCode::kUnavailable, "the daemon closed the connection"));
+        if (!wanted(**event))
+            continue;
+        if (console.json())
+            console.print(**event);
+        else
+            console.print(render_event(**event));
+    }
+}
+
 } // namespace
 
 int status_show(Console& console, const Arguments&) {
@@ -151,7 +179,7 @@ int policy_history(Console& console, const Arguments& arguments) {
 
 int flow_show(Console& console, const Arguments& arguments) {
     json::object args;
-    pass(arguments, "--guest", "guest", args);
+    pass_event_filter(arguments, args);
     return ask(console, "flow show", args, render_flows);
 }
 
@@ -202,27 +230,14 @@ int metric_show(Console& console, const Arguments&) {
 }
 
 int event_monitor(Console& console, const Arguments& arguments) {
-    auto client = control::Client::connect(console.socket);
-    if (!client)
-        return console.failed(client.error());
-    json::object args;
-    pass(arguments, "--guest", "guest", args);
-    const auto started = client->call("event monitor", args);
-    if (!started)
-        return console.failed(started.error());
-    if (console.json())
-        console.print(*started);
-    for (;;) {
-        const auto event = client->receive();
-        if (!event)
-            return console.failed(event.error());
-        if (!*event)
-            return console.failed(Error(ErrorCode::kUnavailable, "the daemon closed the connection"));
-        if (console.json())
-            console.print(**event);
-        else
-            console.print(render_event(**event));
-    }
+    return monitor(console, arguments, [](const json::object&) { return true; });
+}
+
+int flow_monitor(Console& console, const Arguments& arguments) {
+    return monitor(console, arguments, [](const json::object& event) {
+        const std::string_view type = text(event, "type");
+        return type == "verdict" || type == "flow-end" || type == "lost";
+    });
 }
 
 } // namespace tapgate::cli

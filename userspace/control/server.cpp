@@ -3,6 +3,7 @@
 
 #include "base/log.hpp"
 #include "control/args.hpp"
+#include "control/event_filter.hpp"
 #include "control/unix_listener.hpp"
 #include "net/async.hpp"
 
@@ -195,12 +196,12 @@ class Server::Connection : public std::enable_shared_from_this<Connection> {
     }
 
     Result<void> start_monitor(const json::object& args) {
-        if (auto known = only_args(args, {"guest"}); !known)
+        if (auto known = only_args(args, {"guest", "name", "address", "verdict", "reason"}); !known)
             return known;
-        auto guest = optional_string(args, "guest");
-        if (!guest)
-            return fail(guest.error());
-        guest_ = std::move(*guest);
+        auto filter = EventFilter::parse(args);
+        if (!filter)
+            return fail(filter.error());
+        filter_ = std::move(*filter);
         monitoring_ = true;
         ++state_->monitors;
         return {};
@@ -268,12 +269,7 @@ class Server::Connection : public std::enable_shared_from_this<Connection> {
 
     void keep_open() { deadline_.expires_at(asio::steady_timer::time_point::max()); }
 
-    [[nodiscard]] bool wants(const json::object& event) const {
-        if (!guest_)
-            return true;
-        const json::value* guest = event.if_contains("guest");
-        return guest != nullptr && guest->is_string() && guest->as_string() == *guest_;
-    }
+    [[nodiscard]] bool wants(const json::object& event) const { return filter_.matches(event); }
 
     /// Queues the line about events that were dropped, in the place where they are missing.
     void queue_lost() {
@@ -291,7 +287,7 @@ class Server::Connection : public std::enable_shared_from_this<Connection> {
     std::string input_; // received, not yet parsed
 
     bool monitoring_ = false;
-    std::optional<std::string> guest_; // the one guest a monitor asked for
+    EventFilter filter_; // what a monitor asked for
     std::deque<std::shared_ptr<const std::string>> queue_;
     std::uint64_t lost_ = 0;
     asio::steady_timer wake_; // cancelled when the queue has something

@@ -35,7 +35,7 @@ struct ServerLimits {
 /// The control socket: a unix stream socket of mode 0600 that serves root only (SO_PEERCRED, whatever the
 /// mode says by then). Wire format: protocol.hpp.
 ///
-/// `event monitor` is built in; its argument "guest" selects the events whose member "guest" is that name.
+/// `event monitor` is built in; its arguments are those of EventFilter.
 /// All functions are for the thread that runs the io_context. Handlers and what they refer to must live until
 /// the io_context runs no more.
 class Server {

@@ -4,6 +4,7 @@
 #include "base/log.hpp"
 #include "base/version.hpp"
 #include "control/args.hpp"
+#include "control/event_filter.hpp"
 #include "daemon/daemon.hpp"
 #include "daemon/reply_json.hpp"
 
@@ -253,20 +254,24 @@ Reply guest_del(Daemon& daemon, const json::object& args) {
 }
 
 Reply flow_show(Daemon& daemon, const json::object& args) {
-    if (const auto known = control::only_args(args, {"guest", "id"}); !known)
+    if (const auto known = control::only_args(args, {"guest", "name", "address", "verdict", "id"}); !known)
         return fail(known.error());
-    const auto guest = guest_argument(daemon, args);
-    if (!guest)
+    if (const auto guest = guest_argument(daemon, args); !guest)
         return fail(guest.error());
+    const auto filter = control::EventFilter::parse(args);
+    if (!filter)
+        return fail(filter.error());
     const auto id = control::optional_number(args, "id");
     if (!id)
         return fail(id.error());
     json::array flows;
     for (const auto& worker : daemon.workers()) {
         for (const proxy::FlowInfo& flow : worker->flows()) {
-            if ((*guest != nullptr && (*guest)->guest.name != flow.guest) || (*id && **id != flow.id))
+            if (*id && **id != flow.id)
                 continue;
             json::object object = flow_json(flow);
+            if (!filter->matches(object))
+                continue;
             if (*id)
                 object["facts"] = facts_json(flow.facts);
             flows.push_back(std::move(object));
