@@ -158,6 +158,13 @@ const std::vector<Command>& commands() {
          {},
          metric_show},
 
+        {"top",
+         "",
+         "Show guests, flows and denials on the whole terminal, live",
+         {},
+         {{"--interval", "SECONDS", "how often it asks the daemon (default: 1)"}},
+         top},
+
         {"feature",
          "probe",
          "Say which kernel features tapgate uses are there, and what is used instead",

@@ -24,6 +24,8 @@ int event_show(Console& console, const Arguments& arguments);
 int metric_show(Console& console, const Arguments& arguments);
 int event_monitor(Console& console, const Arguments& arguments);
 int why(Console& console, const Arguments& arguments);
+// The same at intervals, on the whole terminal (top_command.cpp).
+int top(Console& console, const Arguments& arguments);
 
 // Worked out here, with the policy library (policy_commands.cpp, explain_command.cpp). `policy explain` asks
 // the daemon for a policy it has loaded, for the bindings of a guest, and for a live flow.
