@@ -57,8 +57,21 @@ inline std::optional<std::string_view> reference_line(std::string_view& rest, bo
     return line;
 }
 
+/// RFC 9110 5.6.4.
+inline bool has_closed_quotes(std::string_view text) {
+    bool is_open = false;
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        if (is_open && text[i] == '\\')
+            ++i;
+        else if (text[i] == '"')
+            is_open = !is_open;
+    }
+    return !is_open;
+}
+
 //     chunked-body := (size [chunk-ext] CRLF data{size} CRLF)* 0* [chunk-ext] CRLF (field-line CRLF)* CRLF
-//     size         := 1*HEXDIG, not 0            chunk-ext := BWS ";" anything but CR and LF, here
+//     size         := 1*HEXDIG, not 0
+//     chunk-ext    := BWS ";" anything but CR and LF, here, with its quotes closed
 inline BodyEnd chunked_end(std::string_view body) {
     std::string_view rest = body;
     std::size_t line_start = 0;
@@ -76,8 +89,8 @@ inline BodyEnd chunked_end(std::string_view body) {
         std::string_view extension = line->substr(static_cast<std::size_t>(behind - line->data()));
         while (!extension.empty() && (extension.front() == ' ' || extension.front() == '\t'))
             extension.remove_prefix(1);
-        is_bad =
-            error != std::errc() || line->front() == '-' || (!extension.empty() && extension.front() != ';');
+        is_bad = error != std::errc() || line->front() == '-' ||
+                 (!extension.empty() && extension.front() != ';') || !has_closed_quotes(extension);
         if (is_bad)
             return stopped();
         if (size == 0)

@@ -4,6 +4,8 @@
 #include <boost/beast/http/basic_parser.hpp>
 #include <boost/none.hpp>
 
+#include <algorithm>
+#include <cctype>
 #include <cstdint>
 #include <limits>
 
@@ -16,6 +18,14 @@ namespace {
 
 /// The most bytes of an answer that are kept because their line or head is unfinished.
 constexpr std::size_t kMaxUnread = 64UL * 1024;
+constexpr std::size_t kShortestLastChunk = 5; // "0\r\n\r\n"
+
+/// True if `bytes` begin with a chunk size of 0, or with a part of one. Behind another chunk they begin with
+/// CRLF, and the whole line is longer than kShortestLastChunk.
+bool may_be_last_chunk(ByteView bytes) {
+    const auto behind = std::ranges::find_if(bytes, [](std::uint8_t octet) { return octet != '0'; });
+    return behind != bytes.begin() && (behind == bytes.end() || std::isxdigit(*behind) == 0);
+}
 
 /// A parser that stores nothing: who derives from it looks at what it wants to know.
 template <bool IsRequest>
@@ -30,7 +40,7 @@ class Framing : public http::basic_parser<IsRequest> {
     /// As put(), for bytes; need_more is no error.
     std::size_t feed(ByteView bytes, bool& is_broken) {
         // Shown the last chunk for a second time, Beast asserts that its shortest form is all there.
-        if (left_over_ && bytes.size() < kShortestLastChunk)
+        if (left_over_ && bytes.size() < kShortestLastChunk && may_be_last_chunk(bytes))
             return 0;
         beast::error_code error;
         const std::size_t taken = this->put(boost::asio::const_buffer(bytes.data(), bytes.size()), error);
@@ -65,7 +75,6 @@ class Framing : public http::basic_parser<IsRequest> {
     void on_finish_impl(Code& /*error*/) override {}
 
   private:
-    static constexpr std::size_t kShortestLastChunk = 5; // "0\r\n\r\n"
     bool left_over_ = false;
 };
 

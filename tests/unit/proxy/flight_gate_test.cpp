@@ -170,6 +170,15 @@ TEST_P(FlightGateTest, a_fin_inside_a_head_is_refused) {
     EXPECT_EQ(guest_.passed(), "");
 }
 
+TEST_P(FlightGateTest, a_fin_inside_the_data_of_a_chunk_is_carried_as_one) {
+    const std::string cut_short =
+        "POST / HTTP/1.1\r\nHost: good.test\r\nTransfer-Encoding: chunked\r\n\r\n3\r\na";
+    guest_.says(cut_short);
+    guest_.finishes();
+    EXPECT_EQ(guest_.then(), Then::kMore);
+    EXPECT_EQ(guest_.passed(), cut_short);
+}
+
 TEST_P(FlightGateTest, an_endless_chunk_line_is_refused) {
     guest_.says("POST / HTTP/1.1\r\nHost: good.test\r\nTransfer-Encoding: chunked\r\n\r\n1;a=");
     guest_.says(std::string(kLimits.bytes, 'x'));
