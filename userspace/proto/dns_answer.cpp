@@ -131,8 +131,13 @@ std::optional<std::vector<std::uint8_t>> build_guest_answer(const DnsMessage& up
     header.rcode = upstream.header.rcode;
 
     // Pointers only go backwards, so what stands before the OPT record stays valid without what stands behind
-    // it.
+    // it; but for a name whose label runs on past all of it.
     const std::size_t kept_size = upstream_opt != nullptr ? upstream_opt->offset : upstream.bytes.size();
+    const ByteView kept = upstream.bytes.first(kept_size);
+    if (std::ranges::any_of(upstream.records, [&](const DnsRecord& record) {
+            return record.offset < kept_size && !DnsNameReader(kept).read(record.offset);
+        }))
+        return std::nullopt;
     const auto kept_additional = static_cast<std::uint16_t>(
         std::ranges::count_if(upstream.records, [kept_size](const DnsRecord& record) {
             return record.section == DnsSection::kAdditional && record.offset < kept_size;
@@ -146,7 +151,7 @@ std::optional<std::vector<std::uint8_t>> build_guest_answer(const DnsMessage& up
     writer.u16(count(upstream, DnsSection::kAuthority));
     writer.u16(static_cast<std::uint16_t>(kept_additional + (query.edns ? 1U : 0U)));
     writer.question(*query.question);
-    writer.bytes(upstream.bytes.first(kept_size).subspan(writer.size()));
+    writer.bytes(kept.subspan(writer.size()));
     if (query.edns)
         writer.opt(query.edns->dnssec_ok, 0, {});
     if (writer.size() > limit)

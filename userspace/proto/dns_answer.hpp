@@ -24,7 +24,8 @@ enum class DnsCase : std::uint8_t { kExact, kIgnore };
                                                    std::uint16_t id, DnsCase name_case);
 
 /// The answer `upstream` as the guest gets it, at most `limit` bytes (query.udp_limit() over UDP,
-/// kMaxDnsTcpPayload over TCP). Empty if the question is not the guest's.
+/// kMaxDnsTcpPayload over TCP). Empty if the question is not the guest's, or if a record's name is made of
+/// bytes of the OPT record or behind it.
 ///
 /// Id, RD, CD and the question are the guest's, so that compression pointers into the question stay valid;
 /// records stay byte for byte as they are, up to the OPT record: that one and what may follow it is replaced

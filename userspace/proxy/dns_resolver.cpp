@@ -389,7 +389,7 @@ std::optional<DnsReply> DnsResolver::judge(Inquiry& inquiry, const UpstreamAnswe
     const std::size_t limit = is_on_stream ? proto::kMaxDnsTcpPayload : inquiry.query.udp_limit();
     auto bytes = proto::build_guest_answer(message, inquiry.query, limit);
     if (!bytes)
-        return unusable("the answer has another question");
+        return unusable("the answer has another question, or a name made of its OPT record");
     const bool is_cut = is_truncated(*bytes);
     if (is_cut && is_on_stream)
         return unusable("the answer does not fit a message");

@@ -297,6 +297,18 @@ TEST(GuestAnswer, opt_is_stripped_for_a_guest_without_edns_and_added_for_one_wit
               DnsBuilder(1, kAnswer).question("a").a("a", 1).opt().bytes());
 }
 
+TEST(GuestAnswer, a_name_made_of_the_opt_record_is_not_handed_on_without_it) {
+    // The label of 26 octets at offset 32 covers the record whose owner it is, and most of the OPT record.
+    DnsBuilder upstream(9, kAnswer);
+    upstream.question("a").answer("a", 16, {26});
+    ASSERT_EQ(upstream.size(), 33U);
+    upstream.count(1, 2).pointer(32).u16(1).u16(1).u32(60).u16(4).u32(0xc0000201).opt();
+    const DnsParse parse = parse_dns_message(upstream.bytes());
+    ASSERT_TRUE(parse.message.has_value()) << parse.reason;
+    for (const DnsBuilder& asked : {DnsBuilder(1).question("a"), DnsBuilder(1).question("a").opt()})
+        EXPECT_FALSE(build_guest_answer(*parse.message, query_for(asked), kMaxDnsTcpPayload));
+}
+
 TEST(GuestAnswer, what_does_not_fit_is_truncated) {
     const DnsQuery edns = query_for(DnsBuilder(1).question("a").opt(600));
     const auto with_text = [](std::size_t size) {
