@@ -177,6 +177,12 @@ std::vector<std::string> Daemon::bindings(const std::string& name) const {
     return addresses;
 }
 
+std::size_t Daemon::map_entries(const std::string& map) const {
+    const std::string dump =
+        must_run({"bpftool", "-j", "map", "dump", "pinned", fmt::format("{}/maps/{}", pin_dir_, map)});
+    return boost::json::parse(dump).as_array().size();
+}
+
 std::size_t Daemon::descriptors() const {
     const std::filesystem::directory_iterator entries(fmt::format("/proc/{}/fd", pid()));
     return static_cast<std::size_t>(std::distance(begin(entries), end(entries)));

@@ -80,6 +80,9 @@ class Daemon {
 
     [[nodiscard]] std::string log() const { return process_->err(); }
 
+    /// How many entries its BPF map of that name has.
+    [[nodiscard]] std::size_t map_entries(const std::string& map) const;
+
     /// Open descriptors and resident memory of the process.
     [[nodiscard]] std::size_t descriptors() const;
     [[nodiscard]] std::size_t resident_bytes() const;

@@ -65,13 +65,6 @@ class Transfer : public testing::TestWithParam<std::tuple<std::string, const Fam
         return std::move(*stream);
     }
 
-    /// Entries of one of the daemon's maps.
-    [[nodiscard]] std::size_t map_entries(const std::string& map) const {
-        const std::string dump =
-            must_run({"bpftool", "-j", "map", "dump", "pinned", world_->daemon.pin_dir() + "/maps/" + map});
-        return boost::json::parse(dump).as_array().size();
-    }
-
     World* world_ = nullptr;
 
   private:
@@ -243,8 +236,8 @@ TEST_P(Transfer, two_hundred_sessions_at_once_leave_nothing_behind) {
     EXPECT_EQ(world_->daemon.guest().at("sessions").to_number<int>(), 0);
     EXPECT_TRUE(wait_until([&] { return world_->daemon.descriptors() <= descriptors; }))
         << descriptors << " before, " << world_->daemon.descriptors() << " after";
-    EXPECT_EQ(map_entries("pending"), 0U);
-    EXPECT_EQ(map_entries("dns_pending"), 0U);
+    EXPECT_EQ(world_->daemon.map_entries("pending"), 0U);
+    EXPECT_EQ(world_->daemon.map_entries("dns_pending"), 0U);
     // AddressSanitizer's quarantine keeps up to 256 MiB of what was freed.
     const std::uint64_t slack = (quick() ? 300 : 16) * kMebibyte;
     EXPECT_LT(world_->daemon.resident_bytes(), resident + slack);

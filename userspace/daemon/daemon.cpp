@@ -329,7 +329,8 @@ proxy::DecidingRule Daemon::rule_of(const datapath::DropEvent& event,
         return {};
     proxy::SessionFacts facts;
     facts.destination = event.flow.peer;
-    facts.learn(*kernel_, attached.guest, links_->host_addresses());
+    if (!facts.learn(*kernel_, attached.guest, links_->host_addresses()))
+        return {};
     policy::FlowFacts flow = facts.flow();
     flow.protocol = datapath::policy_protocol(event.protocol);
     const auto rule = policy::rule_in_group(*policy.compiled, flow, *event.judgement.rule_group);

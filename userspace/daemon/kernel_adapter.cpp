@@ -51,10 +51,13 @@ std::optional<proxy::KernelState::Pending> KernelAdapter::take_pending(const End
                    judgement.rule_group};
 }
 
-std::vector<proxy::KernelState::BoundName> KernelAdapter::bound_names(proxy::GuestId guest,
-                                                                      const IpAddress& address) {
+Result<std::vector<proxy::KernelState::BoundName>> KernelAdapter::bound_names(proxy::GuestId guest,
+                                                                              const IpAddress& address) {
+    auto found = datapath_.bound_names(guest, address);
+    if (!found)
+        return fail(std::move(found.error()));
     std::vector<BoundName> names;
-    for (datapath::BoundName& bound : datapath_.bound_names(guest, address))
+    for (datapath::BoundName& bound : *found)
         names.push_back({std::move(bound.name), std::move(bound.aliases)});
     return names;
 }

@@ -21,7 +21,7 @@ class KernelAdapter final : public proxy::KernelState, public PolicyInstaller {
         : context_(context), datapath_(datapath), exact_lifetimes_(exact_lifetimes) {}
 
     std::optional<Pending> take_pending(const Endpoint& guest, const Endpoint& destination) override;
-    std::vector<BoundName> bound_names(proxy::GuestId guest, const IpAddress& address) override;
+    Result<std::vector<BoundName>> bound_names(proxy::GuestId guest, const IpAddress& address) override;
     Result<void> record_answer(unsigned ifindex, const Recording& recording) override;
     bool set_resolver(const Question& question, const IpAddress& resolver) override;
     void make_room(proxy::GuestId guest, std::size_t count, std::function<void()> done) override;

@@ -211,7 +211,9 @@ class Walk {
     Result<void> walk_flow(const IpAddress& address) {
         proxy::SessionFacts facts;
         facts.destination = {address, wanted_.port};
-        facts.learn(daemon_.kernel(), attached_.guest, daemon_.links().host_addresses());
+        if (auto learned = facts.learn(daemon_.kernel(), attached_.guest, daemon_.links().host_addresses());
+            !learned)
+            return learned;
         const std::string subject = facts.destination.to_string();
         const auto verdict = daemon_.datapath().judge_flow(attached_.ifindex, facts.destination);
         if (!verdict)

@@ -57,40 +57,53 @@ Bindings::Bindings(int bindings_fd, int names_fd, int chains_fd, BindingWriter& 
                    const GuestTable& guests)
     : bindings_(bindings_fd), names_(names_fd), chains_(chains_fd), writer_(writer), guests_(guests) {}
 
-std::optional<std::string> Bindings::text_of(GuestId guest, std::uint64_t name_id) const {
-    const auto name = names_.find(name_key(guest, name_id));
-    return name ? std::optional(text_in(*name)) : std::nullopt;
+Result<std::optional<std::string>> Bindings::text_of(GuestId guest, std::uint64_t name_id) const {
+    const auto name = names_.read(name_key(guest, name_id));
+    if (!name)
+        return fail(name.error());
+    return *name ? std::optional(text_in(**name)) : std::nullopt;
 }
 
-std::optional<std::vector<std::string>> Bindings::aliases_of(GuestId guest, std::uint64_t chain_id) const {
+Result<std::optional<std::vector<std::string>>> Bindings::aliases_of(GuestId guest,
+                                                                     std::uint64_t chain_id) const {
     std::vector<std::string> aliases;
     if (chain_id == 0)
         return aliases;
-    const auto chain = chains_.find(tg_chain_key{guest, chain_id});
+    const auto chain = chains_.read(tg_chain_key{guest, chain_id});
     if (!chain)
+        return fail(chain.error());
+    if (!*chain)
         return std::nullopt;
-    for (const std::uint64_t id : alias_ids(*chain)) {
+    for (const std::uint64_t id : alias_ids(**chain)) {
         auto text = text_of(guest, id);
         if (!text)
+            return fail(std::move(text.error()));
+        if (!*text)
             return std::nullopt;
-        aliases.push_back(std::move(*text));
+        aliases.push_back(std::move(**text));
     }
     return aliases;
 }
 
-std::vector<BoundName> Bindings::bound_names(GuestId guest, const IpAddress& address,
-                                             BootClock::time_point now) const {
+Result<std::vector<BoundName>> Bindings::bound_names(GuestId guest, const IpAddress& address,
+                                                     BootClock::time_point now) const {
     std::vector<BoundName> names;
-    const auto binding = bindings_.find(tg_binding_key{guest, to_abi(address)});
+    const auto binding = bindings_.read(tg_binding_key{guest, to_abi(address)});
     if (!binding)
+        return fail(binding.error());
+    if (!*binding)
         return names;
-    for (const tg_bound_name& slot : binding->names) {
+    for (const tg_bound_name& slot : (*binding)->names) {
         if (!is_live(slot, now))
             continue;
         auto text = text_of(guest, slot.name_id);
+        if (!text)
+            return fail(std::move(text.error()));
         auto aliases = aliases_of(guest, slot.chain_id);
-        if (text && aliases)
-            names.push_back({std::move(*text), std::move(*aliases)});
+        if (!aliases)
+            return fail(std::move(aliases.error()));
+        if (*text && *aliases)
+            names.push_back({std::move(**text), std::move(**aliases)});
     }
     return names;
 }
@@ -105,13 +118,13 @@ std::vector<Binding> Bindings::list(std::optional<GuestId> guest, BootClock::tim
                 continue;
             const auto name = names_.find(name_key(key.guest_id, slot.name_id));
             auto aliases = aliases_of(key.guest_id, slot.chain_id);
-            if (!name || !aliases)
+            if (!name || !aliases || !*aliases)
                 continue;
             Binding& out = found.emplace_back();
             out.guest = key.guest_id;
             out.address = from_abi(key.address);
             out.name = text_in(*name);
-            out.aliases = std::move(*aliases);
+            out.aliases = std::move(**aliases);
             out.resolver = resolver_of(*name);
             out.told = from_abi_time(slot.told_ns);
             out.expires = from_abi_time(slot.expires_ns);

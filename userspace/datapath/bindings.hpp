@@ -25,8 +25,8 @@ class Bindings {
     /// The descriptors are borrowed; `writer` and `guests` outlive this.
     Bindings(int bindings_fd, int names_fd, int chains_fd, BindingWriter& writer, const GuestTable& guests);
 
-    [[nodiscard]] std::vector<BoundName> bound_names(GuestId guest, const IpAddress& address,
-                                                     BootClock::time_point now) const;
+    [[nodiscard]] Result<std::vector<BoundName>> bound_names(GuestId guest, const IpAddress& address,
+                                                             BootClock::time_point now) const;
     [[nodiscard]] std::vector<Binding> list(std::optional<GuestId> guest, BootClock::time_point now) const;
 
     void keep(GuestId guest, const IpAddress& address, std::string_view name, BootClock::time_point until,
@@ -51,10 +51,11 @@ class Bindings {
     using NameMap = HashMap<tg_name_key, tg_name>;
     using ChainMap = HashMap<tg_chain_key, tg_chain>;
 
-    [[nodiscard]] std::optional<std::string> text_of(GuestId guest, std::uint64_t name_id) const;
-    /// The aliases of a slot; empty if one of them, or the chain, is missing.
-    [[nodiscard]] std::optional<std::vector<std::string>> aliases_of(GuestId guest,
-                                                                     std::uint64_t chain_id) const;
+    /// Nothing if the name is missing.
+    [[nodiscard]] Result<std::optional<std::string>> text_of(GuestId guest, std::uint64_t name_id) const;
+    /// The aliases of a slot; nothing if one of them, or the chain, is missing.
+    [[nodiscard]] Result<std::optional<std::vector<std::string>>> aliases_of(GuestId guest,
+                                                                             std::uint64_t chain_id) const;
     BindingWriter::Forgotten free_slots(const tg_binding_key& key, BootClock::time_point until,
                                         std::uint64_t name_id = 0);
     /// Removes the names and chains of `guest` that no live slot refers to, but for those told just now,

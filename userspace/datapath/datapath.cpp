@@ -259,7 +259,8 @@ class KernelDatapath final : public Datapath {
 
     std::optional<PendingFlow> take_pending(const FlowTuple& flow) override { return in_flight_.take(flow); }
 
-    [[nodiscard]] std::vector<BoundName> bound_names(GuestId guest, const IpAddress& address) override {
+    [[nodiscard]] Result<std::vector<BoundName>> bound_names(GuestId guest,
+                                                             const IpAddress& address) override {
         return bindings_.bound_names(guest, address, BootClock::now());
     }
 

@@ -246,8 +246,9 @@ class Datapath {
     virtual std::optional<PendingFlow> take_pending(const FlowTuple& flow) = 0;
 
     /// The names that live bindings of `guest` tie to `address`; one name stands there once for each chain of
-    /// aliases by which it has led there.
-    [[nodiscard]] virtual std::vector<BoundName> bound_names(GuestId guest, const IpAddress& address) = 0;
+    /// aliases by which it has led there. An error: they could not be read, which says nothing of them.
+    [[nodiscard]] virtual Result<std::vector<BoundName>> bound_names(GuestId guest,
+                                                                     const IpAddress& address) = 0;
 
     /// Records an answer for the guest on `ifindex`, to be called before it is delivered. Lifetimes are as
     /// for answers over UDP. kNotFound: that guest is not there (any more). kLimit: the guest's cap, or a

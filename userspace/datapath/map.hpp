@@ -41,6 +41,14 @@ class HashMap {
         return value;
     }
 
+    /// As find(), for those to whom an entry that cannot be read is not one that does not exist.
+    [[nodiscard]] Result<std::optional<Value>> read(const Key& key) const {
+        const std::optional<Value> value = find(key);
+        if (!value && errno != ENOENT)
+            return fail_errno("read a BPF map");
+        return value;
+    }
+
     /// Creates or replaces.
     Result<void> put(const Key& key, const Value& value) {
         if (::bpf_map_update_elem(fd_, &key, &value, BPF_ANY | kLockFlag) != 0)

@@ -39,9 +39,10 @@ CopySession::CopySession(tcp::socket guest, tcp::socket upstream, std::shared_pt
 
 void CopySession::start() {
     for (tcp::socket& socket : sockets_) {
-        set_nodelay(socket.native_handle());
-        set_urgent_inline(socket.native_handle());
-        reset_on_close(socket.native_handle());
+        if (!prepare_to_relay(socket.native_handle())) {
+            end(RelayEnd::kFailed, RelayParty::kDaemon, errno);
+            return;
+        }
     }
     for (const Direction direction : kBothDirections) {
         watch(source_of(direction));
@@ -154,8 +155,7 @@ void CopySession::look_for_error(RelayParty party) {
 
 void CopySession::release() {
     for (tcp::socket& socket : sockets_) {
-        if (result().how == RelayEnd::kFinished)
-            finish_on_close(socket.native_handle());
+        before_close(socket.native_handle());
         boost::system::error_code ignored; // the descriptor is gone whatever close() says
         socket.close(ignored);
     }

@@ -46,7 +46,8 @@ asio::awaitable<Result<asio::ip::tcp::socket>> dial(Endpoint destination, std::c
     UniqueFd fd(::socket(remote.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP));
     if (!fd)
         co_return fail_errno("open a socket to " + operation);
-    set_nodelay(fd.get());
+    if (!set_nodelay(fd.get()))
+        co_return fail_errno("set TCP_NODELAY to " + operation);
 
     if (source) {
         sockaddr_storage local{};

@@ -1,7 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "net/relay.hpp"
 
+#include <cerrno>
+
 namespace tapgate::net {
+
+bool is_local_failure(int error_number) {
+    switch (error_number) {
+    case EACCES: // by a security module
+    case EADDRNOTAVAIL:
+    case EBADF:
+    case EFAULT:
+    case EINVAL:
+    case EMFILE:
+    case ENFILE:
+    case ENOBUFS:
+    case ENOMEM:
+    case ENOSPC:
+    case ENOTSOCK:
+    case EOPNOTSUPP:
+    case EPERM: // by the host's firewall
+        return true;
+    default:
+        return false;
+    }
+}
 
 std::string_view relay_end_name(RelayEnd end) {
     switch (end) {

@@ -52,6 +52,9 @@ enum class RelayParty : std::uint8_t { kGuest, kUpstream, kDaemon };
 [[nodiscard]] std::string_view relay_end_name(RelayEnd end);
 [[nodiscard]] std::string_view relay_party_name(RelayParty party);
 
+/// True for an errno that tells of this host, false for one that tells what happened to a connection.
+[[nodiscard]] bool is_local_failure(int error_number);
+
 struct RelayResult {
     std::uint64_t bytes_up = 0;   ///< guest -> upstream, handed to the kernel
     std::uint64_t bytes_down = 0; ///< upstream -> guest, handed to the kernel

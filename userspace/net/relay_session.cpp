@@ -2,6 +2,7 @@
 #include "net/relay_session.hpp"
 
 #include "net/async.hpp"
+#include "net/socket_options.hpp"
 
 #include <boost/asio/this_coro.hpp>
 
@@ -12,26 +13,6 @@
 namespace tapgate::net {
 
 namespace asio = boost::asio;
-
-namespace {
-
-/// True for what is wrong with this host, false for what happened to the connection.
-bool is_local_failure(int error_number) {
-    switch (error_number) {
-    case ENOMEM:
-    case ENOBUFS:
-    case EBADF:
-    case EFAULT:
-    case EINVAL:
-    case ENOTSOCK:
-    case EOPNOTSUPP:
-        return true;
-    default:
-        return false;
-    }
-}
-
-} // namespace
 
 RelaySession::RelaySession(const asio::any_io_executor& executor, const RelayOptions& options)
     : options_(options), last_activity_(std::chrono::steady_clock::now()), wake_(executor) {}
@@ -59,6 +40,14 @@ void RelaySession::end_by_pending_error(RelayParty party, int fd) {
     if (::getsockopt(fd, SOL_SOCKET, SO_ERROR, &error_number, &length) != 0 || error_number == 0)
         error_number = ECONNRESET; // a recv() or send() under way has taken it
     end_by_error(party, error_number);
+}
+
+void RelaySession::before_close(int fd) {
+    if (result_.how != RelayEnd::kFinished || finish_on_close(fd))
+        return;
+    result_.how = RelayEnd::kFailed;
+    result_.who = RelayParty::kDaemon;
+    result_.error_number = errno;
 }
 
 void RelaySession::released() {

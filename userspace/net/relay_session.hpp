@@ -53,6 +53,9 @@ class RelaySession
   protected:
     /// Lets go of the sockets, see above; is_ending() holds and `result().how` says how to close them.
     virtual void release() = 0;
+    /// To be called on each socket before it is closed: only a session that has finished ends in order. If
+    /// that cannot be had the socket is reset, and the session has failed after all.
+    void before_close(int fd);
     void released();
 
     /// `bytes` more were taken by the kernel for the sink of `direction`.

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "net/socket_options.hpp"
 
-#include "base/result.hpp"
-
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
@@ -11,40 +9,40 @@ namespace tapgate::net {
 
 namespace {
 
-void set_int(int fd, int level, int option, int value) {
-    const bool is_set = ::setsockopt(fd, level, option, &value, sizeof value) == 0;
-    TAPGATE_ASSERT(is_set);
+bool set_int(int fd, int level, int option, int value) {
+    return ::setsockopt(fd, level, option, &value, sizeof value) == 0;
 }
 
-void set_linger(int fd, const linger& value) {
-    const bool is_set = ::setsockopt(fd, SOL_SOCKET, SO_LINGER, &value, sizeof value) == 0;
-    // Going on could end a cut transfer with a FIN: it would look complete.
-    TAPGATE_ASSERT(is_set);
+bool set_linger(int fd, const linger& value) {
+    return ::setsockopt(fd, SOL_SOCKET, SO_LINGER, &value, sizeof value) == 0;
 }
 
 } // namespace
 
-void reset_on_close(int fd) {
-    set_linger(fd, {.l_onoff = 1, .l_linger = 0});
+bool reset_on_close(int fd) {
+    return set_linger(fd, {.l_onoff = 1, .l_linger = 0});
 }
 
-void finish_on_close(int fd) {
-    set_linger(fd, {.l_onoff = 0, .l_linger = 0});
+bool finish_on_close(int fd) {
+    return set_linger(fd, {.l_onoff = 0, .l_linger = 0});
 }
 
-void set_nodelay(int fd) {
-    set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+bool set_nodelay(int fd) {
+    return set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
 }
 
-void set_urgent_inline(int fd) {
-    set_int(fd, SOL_SOCKET, SO_OOBINLINE, 1);
+bool set_urgent_inline(int fd) {
+    return set_int(fd, SOL_SOCKET, SO_OOBINLINE, 1);
 }
 
-void set_keepalive(int fd, std::chrono::seconds idle, std::chrono::seconds interval, int probes) {
-    set_int(fd, IPPROTO_TCP, TCP_KEEPIDLE, static_cast<int>(idle.count()));
-    set_int(fd, IPPROTO_TCP, TCP_KEEPINTVL, static_cast<int>(interval.count()));
-    set_int(fd, IPPROTO_TCP, TCP_KEEPCNT, probes);
-    set_int(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+bool prepare_to_relay(int fd) {
+    return reset_on_close(fd) && set_urgent_inline(fd) && set_nodelay(fd);
+}
+
+bool set_keepalive(int fd, std::chrono::seconds idle, std::chrono::seconds interval, int probes) {
+    return set_int(fd, IPPROTO_TCP, TCP_KEEPIDLE, static_cast<int>(idle.count())) &&
+           set_int(fd, IPPROTO_TCP, TCP_KEEPINTVL, static_cast<int>(interval.count())) &&
+           set_int(fd, IPPROTO_TCP, TCP_KEEPCNT, probes) && set_int(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
 }
 
 } // namespace tapgate::net

@@ -5,26 +5,31 @@
 
 namespace tapgate::net {
 
-// Each function takes a TCP socket, borrowed. On one the calls cannot fail; anything else is a bug and
-// asserted.
+// Each function takes a TCP socket, borrowed. False, with errno, if the option could not be set: the kernel
+// may be short of memory, or a BPF program or security module of the host may refuse.
 
 /// Makes close() send an RST and discard unsent data (SO_LINGER with 0 seconds).
 ///
 /// In force for as long as a connection is not at its orderly end: should the process die, its sockets are
 /// closed by the kernel, and a transfer that was cut must not end in a FIN.
-void reset_on_close(int fd);
+[[nodiscard]] bool reset_on_close(int fd);
 
 /// Takes reset_on_close() back: close() ends the connection in order and delivers what is unsent.
-void finish_on_close(int fd);
+[[nodiscard]] bool finish_on_close(int fd);
 
 /// Sends small segments at once (TCP_NODELAY).
-void set_nodelay(int fd);
+[[nodiscard]] bool set_nodelay(int fd);
 
 /// Leaves urgent data in the byte stream (SO_OOBINLINE): otherwise recv() skips the urgent byte.
-void set_urgent_inline(int fd);
+[[nodiscard]] bool set_urgent_inline(int fd);
+
+/// What every connection of a session has in force: reset_on_close(), set_urgent_inline(), set_nodelay().
+/// Accepted sockets inherit all three from their listener.
+[[nodiscard]] bool prepare_to_relay(int fd);
 
 /// Probes a silent peer after `idle`, then every `interval`, and gives it up (ETIMEDOUT) after `probes` of
 /// them. Whole seconds, at least 1.
-void set_keepalive(int fd, std::chrono::seconds idle, std::chrono::seconds interval, int probes);
+[[nodiscard]] bool set_keepalive(int fd, std::chrono::seconds idle, std::chrono::seconds interval,
+                                 int probes);
 
 } // namespace tapgate::net

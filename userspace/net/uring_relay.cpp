@@ -380,13 +380,10 @@ bool UringSession::adopt(UniqueFd& fd, tcp::socket& socket) {
         return false;
     }
     const int flags = ::fcntl(fd.get(), F_GETFL);
-    if (flags < 0 || ::fcntl(fd.get(), F_SETFL, flags & ~O_NONBLOCK) != 0) {
+    if (flags < 0 || ::fcntl(fd.get(), F_SETFL, flags & ~O_NONBLOCK) != 0 || !prepare_to_relay(fd.get())) {
         end(RelayEnd::kFailed, RelayParty::kDaemon, errno);
         return false;
     }
-    set_nodelay(fd.get());
-    set_urgent_inline(fd.get());
-    reset_on_close(fd.get());
     return true;
 }
 
@@ -431,8 +428,8 @@ void UringSession::operation_completed() {
 
 void UringSession::close_sockets() {
     for (UniqueFd& fd : fds_) {
-        if (fd && result().how == RelayEnd::kFinished)
-            finish_on_close(fd.get());
+        if (fd)
+            before_close(fd.get());
         fd.reset();
     }
 }

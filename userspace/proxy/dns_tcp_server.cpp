@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "proxy/dns_tcp_server.hpp"
 
-#include "net/asio_address.hpp"
 #include "net/async.hpp"
 #include "net/socket_options.hpp"
 #include "proxy/dns_stream.hpp"
@@ -212,7 +211,7 @@ asio::awaitable<void> DnsTcpServer::Connection::write() {
             if (!co_await write_front())
                 reset();
         } else if (is_draining_ && in_flight_ == 0) {
-            net::finish_on_close(socket_.native_handle());
+            (void)net::finish_on_close(socket_.native_handle()); // else it is reset
             boost::system::error_code ignored;
             socket_.close(ignored);
         } else {
@@ -274,17 +273,8 @@ DnsTcpServer::DnsTcpServer(asio::io_context& context, KernelState& kernel, DnsRe
 
 DnsTcpServer::~DnsTcpServer() = default;
 
-void DnsTcpServer::serve(tcp::socket socket) {
-    // Also what the kernel does with the socket should this process die.
-    net::reset_on_close(socket.native_handle());
-    net::set_urgent_inline(socket.native_handle());
-    net::set_nodelay(socket.native_handle());
-    boost::system::error_code error;
-    const tcp::endpoint remote = socket.remote_endpoint(error);
-    const tcp::endpoint local = error ? tcp::endpoint() : socket.local_endpoint(error);
-    if (error)
-        return; // reset by the guest already
-    const auto pending = kernel_.take_pending(net::endpoint_of(remote), net::endpoint_of(local));
+void DnsTcpServer::serve(tcp::socket socket, const Endpoint& source, const Endpoint& destination) {
+    const auto pending = kernel_.take_pending(source, destination);
     const std::shared_ptr<const Guest> guest = pending ? find_guest_(pending->guest) : nullptr;
     if (!guest) {
         // Nobody but a guest whose SYN was seen on its tap is served. Guest sees: RST.

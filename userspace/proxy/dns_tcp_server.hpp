@@ -33,8 +33,9 @@ class DnsTcpServer {
     DnsTcpServer(const DnsTcpServer&) = delete;
     DnsTcpServer& operator=(const DnsTcpServer&) = delete;
 
-    /// Takes over an accepted connection; one that no guest's SYN announced is reset.
-    void serve(boost::asio::ip::tcp::socket socket);
+    /// Takes over an accepted connection from `source` to `destination`; one that no guest's SYN announced is
+    /// reset.
+    void serve(boost::asio::ip::tcp::socket socket, const Endpoint& source, const Endpoint& destination);
 
     /// Resets the connections of that guest.
     void remove_guest(GuestId id);

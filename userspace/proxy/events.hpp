@@ -44,8 +44,8 @@ struct FlowEndEvent {
     std::uint64_t bytes_up = 0;
     std::uint64_t bytes_down = 0;
     std::chrono::milliseconds duration{0};
-    /// "finished", "reset", "idle", "cancelled", "failed", "dial-failed: ...", "denied", or "policy" (cut by
-    /// a swap)
+    /// "finished", "reset", "idle", "cancelled", "failed: ..." (this host could not go on), "dial-failed:
+    /// ...", "denied", or "policy" (cut by a swap)
     std::string how;
     std::string who; ///< "guest", "upstream" or "daemon"
     /// Of the policy that spoke last on the flow: for "policy" the one that cut it, with the rule that denies

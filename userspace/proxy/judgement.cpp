@@ -8,9 +8,13 @@
 
 namespace tapgate::proxy {
 
-void SessionFacts::learn(KernelState& kernel, const Guest& guest, const std::vector<IpAddress>& host) {
+Result<void> SessionFacts::learn(KernelState& kernel, const Guest& guest,
+                                 const std::vector<IpAddress>& host) {
     bound.clear();
-    for (const KernelState::BoundName& told : kernel.bound_names(guest.id, destination.address)) {
+    const auto names = kernel.bound_names(guest.id, destination.address);
+    if (!names)
+        return fail(names.error());
+    for (const KernelState::BoundName& told : *names) {
         auto name = policy::Name::from_wire(told.name);
         if (!name)
             continue;
@@ -21,15 +25,18 @@ void SessionFacts::learn(KernelState& kernel, const Guest& guest, const std::vec
     }
     host_addresses = host;
     host_addresses.insert(host_addresses.end(), guest.gateways.begin(), guest.gateways.end());
+    return {};
 }
 
-void SessionFacts::learn_more(KernelState& kernel, const Guest& guest, const std::vector<IpAddress>& host) {
+Result<void> SessionFacts::learn_more(KernelState& kernel, const Guest& guest,
+                                      const std::vector<IpAddress>& host) {
     std::vector<policy::BoundName> before = std::move(bound);
-    learn(kernel, guest, host);
+    Result<void> learned = learn(kernel, guest, host);
     for (policy::BoundName& known : before) {
         if (std::ranges::find(bound, known.name, &policy::BoundName::name) == bound.end())
             bound.push_back(std::move(known));
     }
+    return learned;
 }
 
 policy::FlowFacts SessionFacts::flow() const {

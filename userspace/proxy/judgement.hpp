@@ -24,12 +24,12 @@ struct SessionFacts {
     std::optional<policy::FirstFlight> flight;
 
     /// Sets `bound` and `host_addresses` to what holds now for `guest` and the destination. `host` is every
-    /// address of the host itself.
-    void learn(KernelState& kernel, const Guest& guest, const std::vector<IpAddress>& host);
+    /// address of the host itself. Fails, with `bound` empty, if the bindings cannot be read.
+    Result<void> learn(KernelState& kernel, const Guest& guest, const std::vector<IpAddress>& host);
 
     /// The same for a session that goes on: names that were bound to the destination when it was judged
-    /// before stay so.
-    void learn_more(KernelState& kernel, const Guest& guest, const std::vector<IpAddress>& host);
+    /// before stay so, also if this fails.
+    Result<void> learn_more(KernelState& kernel, const Guest& guest, const std::vector<IpAddress>& host);
 
     /// Borrows from this object.
     [[nodiscard]] policy::FlowFacts flow() const;

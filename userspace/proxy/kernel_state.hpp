@@ -84,8 +84,9 @@ class KernelState {
     /// Removes and returns what tap_ingress recorded of the connection's SYN; nothing if it never saw one.
     virtual std::optional<Pending> take_pending(const Endpoint& guest, const Endpoint& destination) = 0;
 
-    /// The names that live bindings of `guest` tie to `address`.
-    virtual std::vector<BoundName> bound_names(GuestId guest, const IpAddress& address) = 0;
+    /// The names that live bindings of `guest` tie to `address`. An error: they could not be read, and a
+    /// verdict must not take them for none, since that could be one that a rule denies.
+    virtual Result<std::vector<BoundName>> bound_names(GuestId guest, const IpAddress& address) = 0;
 
     /// Writes the bindings of an answer for the guest on `ifindex`, as tap_egress does for those that leave
     /// over UDP. kLimit: the guest is at its cap, or a table is full. After any error the answer must not

@@ -2,6 +2,7 @@
 #include "proxy/listeners.hpp"
 
 #include "base/ip.hpp"
+#include "net/socket_options.hpp"
 
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -48,6 +49,10 @@ Result<UniqueFd> open_transparent(const Endpoint& endpoint, int type) {
         if (!info)
             return fail(info.error());
     }
+    // Inherited by what is accepted, so that no connection is ever without them: also what the kernel does
+    // with one that is not accepted yet should this process die.
+    if (type == SOCK_STREAM && !net::prepare_to_relay(fd.get()))
+        return fail_errno("set options of a socket for guests");
     sockaddr_storage address{};
     const unsigned length = endpoint.to_sockaddr(address);
     if (::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), length) != 0)

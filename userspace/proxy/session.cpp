@@ -2,7 +2,6 @@
 #include "proxy/session.hpp"
 
 #include "base/log.hpp"
-#include "net/asio_address.hpp"
 #include "net/async.hpp"
 #include "net/dialer.hpp"
 #include "net/socket_options.hpp"
@@ -10,10 +9,12 @@
 
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/this_coro.hpp>
-#include <boost/asio/write.hpp>
+#include <fmt/format.h>
 
 #include <array>
 #include <cerrno>
+#include <iterator>
+#include <system_error>
 
 #include <poll.h>
 #include <sys/socket.h>
@@ -31,10 +32,10 @@ constexpr std::chrono::seconds kLingerTime{2};
 constexpr std::size_t kLingerBytes = 256UL * 1024;
 
 /// Wakes readers of `socket` only when more than `seen` bytes wait in it: MSG_PEEK leaves what was seen in
-/// place, so without this every wait would return at once.
-void wake_after(tcp::socket& socket, std::size_t seen) {
+/// place, so without this every wait would return at once. False, with errno, if that cannot be had.
+bool wake_after(tcp::socket& socket, std::size_t seen) {
     const int low_water = static_cast<int>(seen + 1);
-    ::setsockopt(socket.native_handle(), SOL_SOCKET, SO_RCVLOWAT, &low_water, sizeof low_water);
+    return ::setsockopt(socket.native_handle(), SOL_SOCKET, SO_RCVLOWAT, &low_water, sizeof low_water) == 0;
 }
 
 bool peer_has_finished(tcp::socket& socket) {
@@ -58,8 +59,12 @@ std::string_view source_of_name(const SessionFacts& facts) {
 
 } // namespace
 
-Session::Session(SessionContext& context, tcp::socket guest_socket, std::uint64_t id)
-    : context_(context), socket_(std::move(guest_socket)), id_(id), drain_timer_(socket_.get_executor()) {}
+Session::Session(SessionContext& context, tcp::socket guest_socket, const Endpoint& source,
+                 const Endpoint& destination, std::uint64_t id)
+    : context_(context), socket_(std::move(guest_socket)), id_(id), source_(source),
+      drain_timer_(socket_.get_executor()) {
+    facts_.destination = destination;
+}
 
 asio::awaitable<void> Session::run() {
     if (!admit()) {
@@ -99,7 +104,8 @@ asio::awaitable<void> Session::live() {
     Result<tcp::socket> upstream = co_await dial();
     if (is_cut_ || !upstream) {
         if (!upstream && upstream.error().errno_value() != ECANCELED)
-            ending_ = {"dial-failed: " + upstream.error().message(), "upstream"};
+            ending_ = {"dial-failed: " + upstream.error().message(),
+                       net::is_local_failure(upstream.error().errno_value()) ? "daemon" : "upstream"};
         reset_guest();
         co_return;
     }
@@ -110,19 +116,6 @@ asio::awaitable<void> Session::live() {
 }
 
 bool Session::admit() {
-    // Also what the kernel does with the socket should this process die.
-    net::reset_on_close(socket_.native_handle());
-    net::set_urgent_inline(socket_.native_handle());
-    boost::system::error_code error;
-    const tcp::endpoint remote = socket_.remote_endpoint(error);
-    if (error)
-        return false; // reset by the guest already
-    const tcp::endpoint local = socket_.local_endpoint(error);
-    if (error)
-        return false;
-    source_ = net::endpoint_of(remote);
-    facts_.destination = net::endpoint_of(local);
-
     const auto pending = context_.kernel.take_pending(source_, facts_.destination);
     if (!pending || pending->verdict == policy::Verdict::kDeny) {
         // Nobody but a guest whose SYN was seen on its tap may use the proxy.
@@ -152,7 +145,8 @@ bool Session::admit() {
 }
 
 asio::awaitable<std::optional<policy::Decision>> Session::judge() {
-    facts_.learn(context_.kernel, *guest_, *context_.host_addresses());
+    if (!learn())
+        co_return std::nullopt;
     const policy::Decision at_syn = decision_at_syn();
     if (at_syn.verdict != policy::Verdict::kDefer)
         co_return at_syn;
@@ -174,12 +168,25 @@ asio::awaitable<std::optional<policy::Decision>> Session::judge() {
     facts_.flight = reader.flight();
     flight_reason_ = reader.reason();
     // Peeking takes time: what counts are the bindings at the moment of the verdict.
-    facts_.learn(context_.kernel, *guest_, *context_.host_addresses());
+    if (!learn())
+        co_return std::nullopt;
     co_return policy::decide_first_flight(*policy_->compiled, facts_.flow(), *facts_.flight);
 }
 
-policy::Decision Session::decide_silence() {
-    facts_.learn(context_.kernel, *guest_, *context_.host_addresses());
+bool Session::learn() {
+    const Result<void> learned = facts_.learn(context_.kernel, *guest_, *context_.host_addresses());
+    if (!learned)
+        fail(learned.error().message());
+    return learned.has_value();
+}
+
+void Session::fail(std::string_view what) {
+    ending_ = {fmt::format("failed: {}", what), "daemon"};
+}
+
+std::optional<policy::Decision> Session::decide_silence() {
+    if (!learn())
+        return std::nullopt;
     facts_.flight = policy::FirstFlight{};
     return policy::decide_first_flight(*policy_->compiled, facts_.flow(), *facts_.flight);
 }
@@ -206,7 +213,10 @@ asio::awaitable<Session::Peeked> Session::peek(FirstFlightReader& reader) {
         const boost::system::error_code error =
             co_await net::wait_readable_until(socket_, seen == 0 ? window_end : deadline);
         if (error == asio::error::timed_out && seen == 0 && window_end < deadline) {
-            if (decide_silence().verdict == policy::Verdict::kAllow)
+            const std::optional<policy::Decision> silence = decide_silence();
+            if (!silence)
+                co_return Peeked::kGone;
+            if (silence->verdict == policy::Verdict::kAllow)
                 co_return Peeked::kSilent;
             // What it may yet say could be allowed where silence is not.
             facts_.flight.reset();
@@ -229,7 +239,11 @@ asio::awaitable<Session::Peeked> Session::peek(FirstFlightReader& reader) {
         if (length < 0) {
             if (!error && (errno == EAGAIN || errno == EINTR))
                 continue;
-            ending_ = {"reset", "guest"};
+            const int number = error ? error.value() : errno;
+            if (net::is_local_failure(number))
+                fail(Error::from_errno(number, "read the first flight").message());
+            else
+                ending_ = {"reset", "guest"};
             co_return Peeked::kGone;
         }
         const auto size = static_cast<std::size_t>(length);
@@ -247,9 +261,15 @@ asio::awaitable<Session::Peeked> Session::peek(FirstFlightReader& reader) {
             co_await pause.async_wait(net::kAsTuple);
         }
         seen = size;
-        wake_after(socket_, seen);
+        if (!wake_after(socket_, seen)) {
+            fail(Error::from_errno(errno, "set SO_RCVLOWAT").message());
+            co_return Peeked::kGone;
+        }
     }
-    wake_after(socket_, 0);
+    if (!wake_after(socket_, 0)) {
+        fail(Error::from_errno(errno, "set SO_RCVLOWAT").message());
+        co_return Peeked::kGone;
+    }
     co_return swap_verdict_ ? Peeked::kSwapped : Peeked::kSettled;
 }
 
@@ -287,22 +307,31 @@ asio::awaitable<void> Session::say_and_close(std::string_view bytes) {
     // What the guest sent is read first, and its end awaited after: closing a socket with unread bytes makes
     // the kernel send a reset, which can overtake the message.
     const auto deadline = std::chrono::steady_clock::now() + kLingerTime;
+    const int fd = socket_.native_handle();
     std::array<char, 4096> sink{};
-    boost::system::error_code error;
-    socket_.non_blocking(true, error);
-    while (socket_.read_some(asio::buffer(sink), error) != 0) {
-    }
-    socket_.write_some(asio::buffer(bytes), error);
-    socket_.shutdown(tcp::socket::shutdown_send, error);
     std::size_t drained = 0;
-    while (!error && drained < kLingerBytes) {
-        error = co_await net::wait_readable_until(socket_, deadline);
-        if (!error)
-            drained += socket_.read_some(asio::buffer(sink), error);
+    const auto drain = [&] {
+        const ssize_t length = ::recv(fd, sink.data(), sink.size(), MSG_DONTWAIT);
+        drained += length > 0 ? static_cast<std::size_t>(length) : 0;
+        return length;
+    };
+    while (drained < kLingerBytes && drain() > 0) {
     }
-    if (error == asio::error::eof)
-        net::finish_on_close(socket_.native_handle());
-    socket_.close(error);
+    const bool is_said =
+        ::send(fd, bytes.data(), bytes.size(), MSG_DONTWAIT | MSG_NOSIGNAL) == std::ssize(bytes) &&
+        ::shutdown(fd, SHUT_WR) == 0;
+    bool is_heard = false;
+    while (is_said && !is_heard && drained < kLingerBytes) {
+        const boost::system::error_code error = co_await net::wait_readable_until(socket_, deadline);
+        const ssize_t length = error ? -1 : drain();
+        if (error || (length < 0 && errno != EAGAIN && errno != EINTR))
+            break;
+        is_heard = length == 0;
+    }
+    if (is_heard)
+        (void)net::finish_on_close(fd); // else it is reset
+    boost::system::error_code ignored;
+    socket_.close(ignored);
 }
 
 asio::awaitable<Result<tcp::socket>> Session::dial() const {
@@ -329,7 +358,7 @@ asio::awaitable<void> Session::relay(tcp::socket upstream) {
     tcp::socket guest_socket = std::move(socket_);
     const net::RelayResult result =
         co_await context_.relay.run(std::move(guest_socket), std::move(upstream), options);
-    ending_ = {std::string(net::relay_end_name(result.how)), net::relay_party_name(result.who)};
+    ending_ = ending_of(result);
 }
 
 asio::awaitable<void> Session::relay_gated(tcp::socket upstream) {
@@ -351,7 +380,14 @@ asio::awaitable<void> Session::relay_gated(tcp::socket upstream) {
             reset_guest();
         co_return;
     }
-    ending_ = {std::string(net::relay_end_name(result.relay.how)), net::relay_party_name(result.relay.who)};
+    ending_ = ending_of(result.relay);
+}
+
+Session::Ending Session::ending_of(const net::RelayResult& result) {
+    std::string how(net::relay_end_name(result.how));
+    if (result.how == net::RelayEnd::kFailed)
+        how += ": " + std::generic_category().message(result.error_number);
+    return {std::move(how), net::relay_party_name(result.who)};
 }
 
 void Session::refuse() {
@@ -371,11 +407,14 @@ std::optional<FlightGate::Stage> Session::gate_stage() const {
 bool Session::admits(const policy::FirstFlight& flight, std::string_view reason) {
     const std::string name_before = name_of(facts_);
     const std::string_view source_before = source_of_name(facts_);
-    facts_.learn_more(context_.kernel, *guest_, *context_.host_addresses());
+    const Result<void> learned = facts_.learn_more(context_.kernel, *guest_, *context_.host_addresses());
     facts_.flight = flight;
     flight_reason_ = reason;
-    judgement_ =
-        judgement_of(*policy_, policy::decide_first_flight(*policy_->compiled, facts_.flow(), flight));
+    if (learned)
+        judgement_ =
+            judgement_of(*policy_, policy::decide_first_flight(*policy_->compiled, facts_.flow(), flight));
+    else
+        judgement_ = {policy_->generation, false, {}, "failed: " + learned.error().message()};
     // One event for each name that a connection goes by, not one for each request.
     if (!judgement_.allowed || name_of(facts_) != name_before || source_of_name(facts_) != source_before)
         publish_verdict();

@@ -73,7 +73,9 @@ struct SessionContext {
 ///     otherwise      is ending already, and is left alone
 class Session : public std::enable_shared_from_this<Session>, private FlightGate::Judge {
   public:
-    Session(SessionContext& context, boost::asio::ip::tcp::socket guest_socket, std::uint64_t id);
+    /// `guest_socket` was accepted from `source`, which dialled `destination`.
+    Session(SessionContext& context, boost::asio::ip::tcp::socket guest_socket, const Endpoint& source,
+            const Endpoint& destination, std::uint64_t id);
 
     /// The session's whole life; the caller keeps the object until it returns.
     boost::asio::awaitable<void> run();
@@ -125,8 +127,19 @@ class Session : public std::enable_shared_from_this<Session>, private FlightGate
         kGone,    ///< the guest or the session is
     };
     boost::asio::awaitable<Peeked> peek(FirstFlightReader& reader);
-    /// What the policy says of a guest that says nothing.
-    policy::Decision decide_silence();
+    /// What the policy says of a guest that says nothing; nothing if that cannot be known.
+    std::optional<policy::Decision> decide_silence();
+    /// Sets what there is to judge on; false, with the ending noted, if it cannot be known.
+    bool learn();
+
+    struct Ending {
+        std::string how;
+        std::string_view who;
+    };
+
+    static Ending ending_of(const net::RelayResult& result);
+    /// Notes that this host could not go on.
+    void fail(std::string_view what);
     boost::asio::awaitable<void> deny_readably();
     boost::asio::awaitable<void> say_and_close(std::string_view bytes);
     boost::asio::awaitable<Result<boost::asio::ip::tcp::socket>> dial() const;
@@ -182,11 +195,6 @@ class Session : public std::enable_shared_from_this<Session>, private FlightGate
     std::optional<std::chrono::steady_clock::time_point> drain_deadline_;
     net::RelayCounters counters_;
     std::string_view splice_; ///< what carries it, once something does
-
-    struct Ending {
-        std::string how;
-        std::string_view who;
-    };
 
     /// What is recorded if nothing else is said: cancelled by the daemon, for its own end or the guest's.
     Ending ending_{"cancelled", "daemon"};

@@ -2,6 +2,7 @@
 #include "proxy/worker.hpp"
 
 #include "base/log.hpp"
+#include "net/asio_address.hpp"
 #include "net/async.hpp"
 
 #include <boost/asio/post.hpp>
@@ -100,6 +101,10 @@ asio::awaitable<void> Worker::stop_when_idle() {
 
 void Worker::start() {
     dns_udp_.start();
+    // Else Asio, having met a connection that was aborted, waits for a new one although others are queued.
+    const tcp::acceptor::enable_connection_aborted tell_aborted(true);
+    acceptor4_.set_option(tell_aborted);
+    acceptor6_.set_option(tell_aborted);
     net::spawn(context_.get_executor(), "accept (IPv4)", accept(acceptor4_));
     net::spawn(context_.get_executor(), "accept (IPv6)", accept(acceptor6_));
     net::spawn(context_.get_executor(), "bindings in use", keep_bindings());
@@ -109,33 +114,41 @@ void Worker::start() {
 
 asio::awaitable<void> Worker::accept(tcp::acceptor& acceptor) {
     for (;;) {
-        auto [error, socket] = co_await acceptor.async_accept(net::kAsTuple);
+        // accept() tells the peer's address of a connection that is reset already, too; getpeername() does
+        // not.
+        tcp::endpoint peer;
+        auto [error, socket] = co_await acceptor.async_accept(peer, net::kAsTuple);
         if (!acceptor.is_open())
             co_return;
-        if (!error) {
-            begin(std::move(socket));
+        if (!error)
+            error = begin(std::move(socket), net::endpoint_of(peer));
+        if (!error)
             continue;
-        }
         if (error == asio::error::connection_aborted)
             continue;
+        // Guest sees: a wait, or RST. Operator sees: this.
         spdlog::error("accept: {}", error.message());
         asio::steady_timer pause(context_, kAcceptPause);
         co_await pause.async_wait(net::kAsTuple);
     }
 }
 
-void Worker::begin(tcp::socket socket) {
+boost::system::error_code Worker::begin(tcp::socket socket, const Endpoint& source) {
     boost::system::error_code error;
-    if (socket.local_endpoint(error).port() == kDnsPort && !error) {
-        dns_tcp_.serve(std::move(socket));
-        return;
+    const Endpoint destination = net::endpoint_of(socket.local_endpoint(error));
+    if (error)
+        return error;
+    if (destination.port == kDnsPort) {
+        dns_tcp_.serve(std::move(socket), source, destination);
+        return {};
     }
     const std::uint64_t id = next_session_id_;
     next_session_id_ += session_id_step_;
-    auto session = std::make_shared<Session>(*session_context_, std::move(socket), id);
+    auto session = std::make_shared<Session>(*session_context_, std::move(socket), source, destination, id);
     sessions_.emplace(id, session);
     auto cancel = session->cancellation_signal();
     net::spawn(context_.get_executor(), "session", run_session(std::move(session)), std::move(cancel));
+    return {};
 }
 
 asio::awaitable<void> Worker::run_session(std::shared_ptr<Session> session) {

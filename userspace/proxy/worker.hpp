@@ -84,8 +84,9 @@ class Worker {
     Worker(const WorkerSettings& settings, KernelState& kernel, EventSink& events, Listeners listeners);
 
     boost::asio::awaitable<void> accept(boost::asio::ip::tcp::acceptor& acceptor);
-    /// Gives a connection to the DNS server or to a session of its own, by the port that was dialled.
-    void begin(boost::asio::ip::tcp::socket socket);
+    /// Gives a connection to the DNS server or to a session of its own, by the port that was dialled. An
+    /// error: it was reset.
+    boost::system::error_code begin(boost::asio::ip::tcp::socket socket, const Endpoint& source);
     boost::asio::awaitable<void> run_session(std::shared_ptr<Session> session);
     boost::asio::awaitable<void> stop_when_idle();
     /// Prolongs, now and then, the bindings that live sessions were admitted by.

@@ -198,7 +198,7 @@ TEST_F(BindingsTest, the_longest_names_and_the_longest_chain_are_recorded_and_on
     for (int i = 0; i < TG_DNS_ALIASES_MAX; ++i)
         aliases.push_back(longest(i));
     told(id, longest(80), {"203.0.113.5"}, aliases);
-    const auto bound = datapath_->bound_names(id, *IpAddress::parse("203.0.113.5"));
+    const auto bound = datapath_->bound_names(id, *IpAddress::parse("203.0.113.5")).value();
     ASSERT_EQ(bound.size(), 1U);
     EXPECT_EQ(bound[0].name, longest(80));
     EXPECT_EQ(bound[0].aliases, aliases);

@@ -159,7 +159,8 @@ class DatapathTest : public testing::Test {
     /// "NAME" or "NAME<ALIAS<ALIAS" for each live binding of the address.
     [[nodiscard]] std::vector<std::string> names_of(GuestId id, const char* address) const {
         std::vector<std::string> names;
-        for (const BoundName& bound : datapath_->bound_names(id, *IpAddress::parse(address))) {
+        const auto found = datapath_->bound_names(id, *IpAddress::parse(address)).value();
+        for (const BoundName& bound : found) {
             std::string& text = names.emplace_back(bound.name);
             for (const std::string& alias : bound.aliases)
                 text += "<" + alias;

@@ -158,7 +158,7 @@ bool Peer::pump_in() {
 }
 
 void Peer::reset() {
-    reset_on_close(fd_.get());
+    (void)reset_on_close(fd_.get());
     fd_.reset();
 }
 
