@@ -24,6 +24,7 @@ static __always_inline bool is_answered_with_reset(verdict_t verdict)
 	case TG_DROP_POLICY_FIRST_PACKET:
 	case TG_DROP_REFUSED_ADDRESS:
 	case TG_DROP_NO_POLICY:
+	case TG_DROP_SESSION_CAP:
 		return true;
 	default:
 		return false;

@@ -188,16 +188,27 @@ static __always_inline enum tcp_owner find_owner(struct __sk_buff *skb, const st
 	return owner;
 }
 
+/* Guest sees: RST. Operator sees: session-cap, raised by [limits] sessions. */
+static __always_inline bool has_session_left(const struct guest_context *context)
+{
+	return *(volatile __u32 *)&context->state->sessions < context->guest->sessions_max;
+}
+
 /* The policy first, so that its verdict is the same whatever else keeps a flow from being served. Of a
  * connection for DNS it says nothing: the daemon, to whom it goes wherever it was meant to go, has each
- * question judged. */
+ * question judged, and it is no session. */
 static __always_inline verdict_t judge_syn(const struct guest_context *context, struct packet *packet)
 {
-	verdict_t verdict = TG_DROP_NONE;
+	verdict_t verdict;
 
-	if (packet->flow.peer_port != bpf_htons(PORT_DNS))
-		verdict = policy_judge(context->guest, packet);
-	return verdict ? verdict : packet->unroutable;
+	if (packet->flow.peer_port == bpf_htons(PORT_DNS))
+		return packet->unroutable;
+	verdict = policy_judge(context->guest, packet);
+	if (verdict)
+		return verdict;
+	if (packet->unroutable)
+		return packet->unroutable;
+	return has_session_left(context) ? TG_DROP_NONE : TG_DROP_SESSION_CAP;
 }
 
 /* The kernel repeats its SYN+ACK; the entry must be there when the handshake completes. */

@@ -200,6 +200,16 @@ const std::vector<DropCase>& cases() {
              product().set_guest(guest);
              return tap(syn(f));
          }},
+        {TG_DROP_SESSION_CAP,
+         [](const Family& f) {
+             auto guest = Programs::default_guest();
+             guest.sessions_max = 2;
+             product().set_guest(guest);
+             auto state = product().state();
+             state.sessions = 2;
+             product().set_state(state);
+             return tap(syn(f));
+         }},
         {TG_DROP_PENDING_FULL,
          [](const Family& f) {
              fill_table<tg_flow, tg_pending>("pending", TG_PENDING_MAX);
@@ -332,7 +342,8 @@ const std::vector<DropCase>& cases() {
 
 /// Reasons that only the proxy gives.
 bool is_userspace(int reason) {
-    return reason >= 100 && reason != TG_DROP_DNS_POLICY && reason != TG_DROP_DNS_RATE;
+    return reason >= 100 && reason != TG_DROP_SESSION_CAP && reason != TG_DROP_DNS_POLICY &&
+           reason != TG_DROP_DNS_RATE;
 }
 
 class DropReasonTest : public ProgRunTest {};

@@ -163,6 +163,7 @@ tg_guest Programs::default_guest() {
     guest.id = kGuestId;
     guest.slot = kGuestSlot;
     guest.policy = kPolicySlot;
+    guest.sessions_max = 1000;
     guest.half_open_max = 1000;
     guest.dns_pending_max = 1000;
     guest.bindings_max = 1000;

@@ -71,7 +71,7 @@ json::object attached_json(Daemon& daemon, const GuestRegistry::Attached& attach
     object["gateways"] = strings_json(guest.gateways);
     object["policy"] = guest.policy->name;
     object["generation"] = guest.policy->generation;
-    object["sessions"] = guest.counters->sessions.load(std::memory_order_relaxed);
+    object["sessions"] = daemon.datapath().guest_use(attached.ifindex).sessions;
     object["bindings"] = daemon.datapath().bindings(guest.id).size();
     object["dns"] = dns_json(daemon, attached);
     object["drops"] = drops_json(daemon.datapath().drops(attached.ifindex));

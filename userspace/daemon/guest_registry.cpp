@@ -119,6 +119,7 @@ Result<void> GuestRegistry::attach(const net::Link& link, const GuestConfig& con
     spec.mac = config.mac;
     spec.addresses = config.addresses;
     spec.gateways = gateways;
+    spec.caps.sessions = limits_.sessions;
     spec.caps.half_open = limits_.half_open;
     spec.caps.dns_pending = limits_.dns_in_flight;
     spec.caps.dns_queries_per_second = limits_.dns_qps;

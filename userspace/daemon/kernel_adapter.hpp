@@ -21,6 +21,13 @@ class KernelAdapter final : public proxy::KernelState, public PolicyInstaller {
         : context_(context), datapath_(datapath), exact_lifetimes_(exact_lifetimes) {}
 
     std::optional<Pending> take_pending(const Endpoint& guest, const Endpoint& destination) override;
+
+    bool take_session(proxy::GuestId guest, std::uint32_t cap) override {
+        return datapath_.take_session(guest, cap);
+    }
+
+    void give_back_session(proxy::GuestId guest) override { datapath_.give_back_session(guest); }
+
     Result<std::vector<BoundName>> bound_names(proxy::GuestId guest, const IpAddress& address) override;
     Result<void> record_answer(unsigned ifindex, const Recording& recording) override;
     bool set_resolver(const Question& question, const IpAddress& resolver) override;

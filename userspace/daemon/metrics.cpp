@@ -192,7 +192,7 @@ void add_guests(Families& families, Daemon& daemon) {
             use.add({{"guest", guest.name}, {"resource", std::string(name)}}, count_of(now));
             limit.add({{"guest", guest.name}, {"resource", std::string(name)}}, count_of(most));
         };
-        resource("sessions", counters.sessions.load(std::memory_order_relaxed), guest.limits.sessions);
+        resource("sessions", used.sessions, guest.limits.sessions);
         resource("half_open", used.half_open, daemon.config().limits.half_open);
         resource("bindings", used.bindings, guest.limits.bindings);
         resource("dns_in_flight",

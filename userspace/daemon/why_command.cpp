@@ -254,13 +254,6 @@ class Walk {
             deny("syn", subject, std::string(datapath::drop_reason_text(verdict->reason)));
             return {};
         }
-        if (judged.verdict != TG_VERDICT_DENY &&
-            attached_.guest.counters->sessions.load(std::memory_order_relaxed) >=
-                attached_.guest.limits.sessions) {
-            deny("session", subject,
-                 fmt::format("the guest has its {} sessions", attached_.guest.limits.sessions));
-            return {};
-        }
         conclude_syn(facts, at_syn.decision);
         return {};
     }

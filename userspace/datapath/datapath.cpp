@@ -88,6 +88,7 @@ Result<tg_guest> entry_of(const GuestSpec& spec) {
                     fmt::format("a guest has at most {} gateways, not {}",
                                 static_cast<int>(TG_GUEST_GATEWAYS), spec.gateways.size()));
     tg_guest entry{};
+    entry.sessions_max = spec.caps.sessions;
     entry.half_open_max = spec.caps.half_open;
     entry.dns_pending_max = spec.caps.dns_pending;
     entry.dns_queries_per_second = spec.caps.dns_queries_per_second;
@@ -258,6 +259,12 @@ class KernelDatapath final : public Datapath {
     }
 
     std::optional<PendingFlow> take_pending(const FlowTuple& flow) override { return in_flight_.take(flow); }
+
+    bool take_session(GuestId guest, std::uint32_t cap) override {
+        return guests_->take(guest, &tg_guest_state::sessions, cap);
+    }
+
+    void give_back_session(GuestId guest) override { guests_->release(guest, &tg_guest_state::sessions, 1); }
 
     [[nodiscard]] Result<std::vector<BoundName>> bound_names(GuestId guest,
                                                              const IpAddress& address) override {

@@ -42,6 +42,7 @@ struct Settings {
 };
 
 struct GuestCaps {
+    std::uint32_t sessions = 2048;
     std::uint32_t half_open = 1024;
     std::uint32_t dns_pending = 512;
     std::uint32_t dns_queries_per_second = 200; ///< over UDP
@@ -131,6 +132,7 @@ struct DnsFlow {
 
 /// What a guest uses of what it has caps on, and more that is counted for it in the kernel.
 struct GuestUse {
+    std::uint32_t sessions = 0;
     std::uint32_t half_open = 0;
     std::uint32_t dns_pending = 0; ///< questions over UDP in flight
     std::uint32_t bindings = 0;    ///< names of addresses
@@ -244,6 +246,11 @@ class Datapath {
 
     /// Removes and returns the pending entry of an accepted connection; nothing if BPF never saw its SYN.
     virtual std::optional<PendingFlow> take_pending(const FlowTuple& flow) = 0;
+
+    /// Takes one of `cap` places for sessions of `guest`; false if none is left, or the guest is gone. While
+    /// as many are taken as its caps say, tap_ingress refuses the guest's SYNs.
+    virtual bool take_session(GuestId guest, std::uint32_t cap) = 0;
+    virtual void give_back_session(GuestId guest) = 0;
 
     /// The names that live bindings of `guest` tie to `address`; one name stands there once for each chain of
     /// aliases by which it has led there. An error: they could not be read, which says nothing of them.

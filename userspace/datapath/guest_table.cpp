@@ -32,6 +32,8 @@ Result<std::unique_ptr<GuestTable>> GuestTable::open(int guests_fd, int guest_st
     });
     if (!sane)
         return fail(ErrorCode::kInvalid, "the pinned guest table is damaged: run `tapgated --cleanup`");
+    for (const auto& [ifindex, guest] : table->entries_)
+        std::atomic_ref(table->states_[guest.slot].sessions).store(0);
     return table;
 }
 
@@ -76,8 +78,9 @@ Result<std::uint32_t> GuestTable::new_slot() {
         return fail(ErrorCode::kLimit, "there are as many guests as the tables hold");
     const auto slot = static_cast<std::uint32_t>(free - used.begin());
     tg_guest_state& state = states_[slot];
-    for (std::uint32_t* counter : {&state.half_open, &state.dns_pending, &state.bindings, &state.event_count,
-                                   &state.names, &state.chains, &state.query_count, &state.prohibition_count})
+    for (std::uint32_t* counter :
+         {&state.half_open, &state.dns_pending, &state.bindings, &state.event_count, &state.names,
+          &state.chains, &state.query_count, &state.prohibition_count, &state.sessions})
         std::atomic_ref(*counter).store(0);
     for (__u64* word :
          {&state.mac, &state.event_second, &state.evicted, &state.query_second, &state.prohibition_second})
@@ -118,6 +121,20 @@ void GuestTable::release(GuestId id, std::uint32_t tg_guest_state::* counter, st
     }
 }
 
+bool GuestTable::take(GuestId id, std::uint32_t tg_guest_state::* counter, std::uint32_t most) const {
+    const std::shared_lock lock(mutex_);
+    const auto found = slots_.find(id);
+    if (found == slots_.end())
+        return false;
+    std::atomic_ref<std::uint32_t> value(states_[found->second].*counter);
+    std::uint32_t now = value.load();
+    while (now < most) {
+        if (value.compare_exchange_weak(now, now + 1))
+            return true;
+    }
+    return false;
+}
+
 void GuestTable::add_evicted(GuestId id, std::uint64_t count) const {
     const std::shared_lock lock(mutex_);
     if (const auto found = slots_.find(id); found != slots_.end())
@@ -127,6 +144,7 @@ void GuestTable::add_evicted(GuestId id, std::uint64_t count) const {
 GuestUse GuestTable::use(std::uint32_t slot) const {
     tg_guest_state& state = states_[slot];
     GuestUse use;
+    use.sessions = std::atomic_ref(state.sessions).load();
     use.half_open = std::atomic_ref(state.half_open).load();
     use.dns_pending = std::atomic_ref(state.dns_pending).load();
     use.bindings = std::atomic_ref(state.bindings).load();

@@ -19,7 +19,7 @@ namespace tapgate::datapath {
 /// counters. Any thread may call anything; put() and erase() are for one thread at a time.
 class GuestTable {
   public:
-    /// Takes over what an earlier daemon left. The descriptors are borrowed.
+    /// Takes over what an earlier daemon left; its sessions ended with it. The descriptors are borrowed.
     static Result<std::unique_ptr<GuestTable>> open(int guests_fd, int guest_state_fd);
 
     GuestTable(const GuestTable&) = delete;
@@ -41,6 +41,8 @@ class GuestTable {
     /// Gives back `count` units of a counter of guest `id`, for entries that were removed from a map. Nothing
     /// happens if the guest is gone: its slot may be another's by now.
     void release(GuestId id, std::uint32_t tg_guest_state::* counter, std::uint32_t count) const;
+    /// Takes one of the `most` units of a counter of guest `id`; false if none is left, or the guest is gone.
+    bool take(GuestId id, std::uint32_t tg_guest_state::* counter, std::uint32_t most) const;
     /// Counts live bindings that were removed to make room.
     void add_evicted(GuestId id, std::uint64_t count) const;
     [[nodiscard]] GuestUse use(std::uint32_t slot) const;

@@ -194,6 +194,7 @@ class KernelVerdictEngine final : public VerdictEngine {
         tg_guest guest{};
         guest.id = kGuest;
         guest.policy = kSlot;
+        guest.sessions_max = 1;
         guest.half_open_max = 1;
         guest.dns_pending_max = 1;
         guest.dns_queries_per_second = 1;

@@ -36,7 +36,6 @@ struct GuestLimits {
 
 /// Quantities of one guest that all workers count together.
 struct GuestCounters {
-    std::atomic<std::uint32_t> sessions{0};
     std::atomic<std::uint32_t> dns_in_flight{0};
     /// TCP connections that carry queries.
     std::atomic<std::uint32_t> dns_connections{0};

@@ -84,6 +84,11 @@ class KernelState {
     /// Removes and returns what tap_ingress recorded of the connection's SYN; nothing if it never saw one.
     virtual std::optional<Pending> take_pending(const Endpoint& guest, const Endpoint& destination) = 0;
 
+    /// Takes one of `cap` places for sessions of `guest`, all workers' together; false if none is left. While
+    /// that is so tap_ingress refuses the guest's SYNs. What was taken is to be given back.
+    virtual bool take_session(GuestId guest, std::uint32_t cap) = 0;
+    virtual void give_back_session(GuestId guest) = 0;
+
     /// The names that live bindings of `guest` tie to `address`. An error: they could not be read, and a
     /// verdict must not take them for none, since that could be one that a rule denies.
     virtual Result<std::vector<BoundName>> bound_names(GuestId guest, const IpAddress& address) = 0;

@@ -76,7 +76,10 @@ asio::awaitable<void> Session::run() {
     struct Record {
         Session& session;
 
-        ~Record() { session.publish_end(); }
+        ~Record() {
+            session.publish_end();
+            session.context_.kernel.give_back_session(session.guest_->id);
+        }
     };
 
     const Record record{*this};
@@ -129,8 +132,7 @@ bool Session::admit() {
     }
     at_syn_ = *pending;
     policy_ = guest_->policy;
-    ticket_ = CapTicket::take(guest_->counters, &GuestCounters::sessions, guest_->limits.sessions);
-    if (!ticket_) {
+    if (!context_.kernel.take_session(guest_->id, guest_->limits.sessions)) {
         context_.kernel.count_refusal(guest_->ifindex, Refusal::kSessionCap);
         VerdictEvent event;
         event.guest = guest_->name;

@@ -180,7 +180,6 @@ class Session : public std::enable_shared_from_this<Session>, private FlightGate
     /// The generation this session is judged by: the one in force when it was accepted, later that of the
     /// last swap.
     std::shared_ptr<const PolicyGeneration> policy_;
-    CapTicket ticket_;
     KernelState::Pending at_syn_;
     SessionFacts facts_;
     std::string_view flight_reason_;

@@ -20,7 +20,7 @@
 #endif
 
 /* Bumped when a map's key, value or meaning changes; pinned maps of another version are not adopted. */
-#define TG_ABI_VERSION 4
+#define TG_ABI_VERSION 5
 
 enum {
 	TG_GUESTS_MAX = 4096,
@@ -73,13 +73,15 @@ struct tg_guest {
 	__u32 bindings_max;
 	__u32 policy; /* slot in `policies` */
 	__u32 dns_queries_per_second;
+	__u32 sessions_max;
+	__u32 pad;
 	__u8 mac[6]; /* all zero: learned from the first packet with a source address of the guest */
 	__u8 address_count;
 	__u8 gateway_count;
 	struct tg_address addresses[TG_GUEST_ADDRESSES];
 	struct tg_address gateways[TG_GUEST_GATEWAYS];
 };
-TG_ASSERT_SIZE(struct tg_guest, 40 + 16 * 12);
+TG_ASSERT_SIZE(struct tg_guest, 48 + 16 * 12);
 
 /*
  * guest_state: slot -> what changes while a guest runs. Memory-mapped by the daemon; every field is changed
@@ -100,8 +102,10 @@ struct tg_guest_state {
 	__u32 query_count;	 /* DNS queries over UDP in query_second */
 	__u32 prohibition_count; /* ICMP errors sent in prohibition_second */
 	__u64 prohibition_second;
+	__u32 sessions; /* live ones; the daemon adds and subtracts */
+	__u32 pad;
 };
-TG_ASSERT_SIZE(struct tg_guest_state, 72);
+TG_ASSERT_SIZE(struct tg_guest_state, 80);
 
 /* The guest's view of a flow: the key of `pending`. Guests' addresses are unique, so no guest id is needed.
  */

@@ -8,7 +8,8 @@
  * JSON and tests say; "text" completes the sentence "dropped: ...".
  *
  * 1-29 link and network layer, 30-49 transport, 50-79 DNS, 80-99 towards the guest, 100-119 the proxy's.
- * DNS_POLICY and DNS_RATE are of both: BPF refuses over UDP what the proxy refuses over TCP.
+ * DNS_POLICY and DNS_RATE are of both: BPF refuses over UDP what the proxy refuses over TCP. SESSION_CAP too:
+ * BPF refuses SYNs while every place is taken, the proxy connections whose SYN came before that.
  */
 #define TG_DROP_REASONS(X)                                                                                   \
 	X(1, UNKNOWN_GUEST, "unknown-guest", "the interface is not a known guest")                           \

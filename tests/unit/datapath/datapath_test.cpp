@@ -257,6 +257,22 @@ TEST_F(DatapathTest, taking_a_pending_flow_works_once_and_gives_its_unit_back) {
     EXPECT_EQ(state(guest().slot).half_open, 2U);
 }
 
+TEST_F(DatapathTest, sessions_have_a_cap_and_end_with_their_daemon) {
+    open();
+    const GuestId id = attach();
+    const unsigned ifindex = ::if_nametoindex("tap0");
+    EXPECT_TRUE(datapath_->take_session(id, 2));
+    EXPECT_TRUE(datapath_->take_session(id, 2));
+    EXPECT_FALSE(datapath_->take_session(id, 2));
+    EXPECT_EQ(datapath_->guest_use(ifindex).sessions, 2U);
+    datapath_->give_back_session(id);
+    EXPECT_EQ(state(guest().slot).sessions, 1U);
+    EXPECT_FALSE(datapath_->take_session(id + 1, 2)) << "no such guest";
+    datapath_.reset();
+    open();
+    EXPECT_EQ(datapath_->guest_use(ifindex).sessions, 0U);
+}
+
 TEST_F(DatapathTest, sweep_removes_what_is_overdue_and_keeps_counters_exact) {
     open();
     const GuestId id = attach();

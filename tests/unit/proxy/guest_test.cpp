@@ -8,7 +8,7 @@ namespace {
 
 TEST(CapTicket, is_refused_at_the_cap_and_given_back_when_destroyed) {
     auto counters = std::make_shared<GuestCounters>();
-    const auto take = [&] { return CapTicket::take(counters, &GuestCounters::sessions, 2); };
+    const auto take = [&] { return CapTicket::take(counters, &GuestCounters::dns_connections, 2); };
     CapTicket first = take();
     {
         const CapTicket second = take();
@@ -18,22 +18,22 @@ TEST(CapTicket, is_refused_at_the_cap_and_given_back_when_destroyed) {
     }
     EXPECT_TRUE(take());
     first = CapTicket();
-    EXPECT_EQ(counters->sessions.load(), 0U);
+    EXPECT_EQ(counters->dns_connections.load(), 0U);
 }
 
 TEST(CapTicket, moves_without_counting_twice) {
     auto counters = std::make_shared<GuestCounters>();
-    CapTicket ticket = CapTicket::take(counters, &GuestCounters::sessions, 1);
+    CapTicket ticket = CapTicket::take(counters, &GuestCounters::dns_connections, 1);
     const CapTicket moved = std::move(ticket);
     EXPECT_TRUE(moved);
-    EXPECT_EQ(counters->sessions.load(), 1U);
+    EXPECT_EQ(counters->dns_connections.load(), 1U);
 }
 
 TEST(CapTicket, keeps_its_counters_alive) {
     auto counters = std::make_shared<GuestCounters>();
     const std::weak_ptr<GuestCounters> watch = counters;
     {
-        const CapTicket ticket = CapTicket::take(std::move(counters), &GuestCounters::sessions, 1);
+        const CapTicket ticket = CapTicket::take(std::move(counters), &GuestCounters::dns_connections, 1);
         EXPECT_FALSE(watch.expired());
     }
     EXPECT_TRUE(watch.expired());
