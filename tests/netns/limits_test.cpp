@@ -5,6 +5,10 @@
 #include <fmt/format.h>
 
 #include <atomic>
+#include <csignal>
+#include <filesystem>
+#include <fstream>
+#include <string>
 #include <thread>
 
 // Every quantity a guest controls has a cap and a counter, and one guest at its caps does not slow another
@@ -59,6 +63,19 @@ class Limits : public WorldTest<Limits> {
         EXPECT_EQ(stream->receive(4).bytes, "ping");
     }
 };
+
+/// True when SIGSTOP has reached every thread of the process.
+bool is_stopped(pid_t pid) {
+    for (const auto& task : std::filesystem::directory_iterator(fmt::format("/proc/{}/task", pid))) {
+        std::ifstream status(task.path() / "status");
+        std::string line;
+        while (std::getline(status, line) && !line.starts_with("State:")) {
+        }
+        if (line.find("T (stopped)") == std::string::npos)
+            return false;
+    }
+    return true;
+}
 
 TEST_P(Limits, sessions_over_the_cap_are_reset_and_room_is_given_back) {
     const auto session_works = [] {
@@ -116,6 +133,32 @@ TEST_P(Limits, B35_a_guest_that_connects_without_end_does_not_keep_another_from_
         flood.join();
     }
     EXPECT_TRUE(wait_until([] { return world().daemon.flows().empty(); }));
+}
+
+TEST_P(Limits, B35_a_guest_has_no_more_than_its_cap_in_the_queues_that_all_share) {
+    // A daemon that accepts nothing for a while: what connects waits with the kernel.
+    const Daemon& daemon = world().daemon;
+    ASSERT_TRUE(wait_until([&] { return daemon.map_entries("pending") == 0; }));
+    ASSERT_EQ(::kill(daemon.pid(), SIGSTOP), 0);
+    ASSERT_TRUE(wait_until([&] { return is_stopped(daemon.pid()); }));
+    std::vector<TcpStream> waiting;
+    unsigned refused = 0;
+    for (unsigned i = 0; i < 4 * kHalfOpen; ++i) {
+        auto stream = TcpStream::connect(guest(), server(kServer, kPort));
+        if (stream)
+            waiting.push_back(std::move(*stream));
+        else
+            refused += stream.error() == ECONNREFUSED ? 1 : 0;
+    }
+    auto other = TcpStream::connect(world().topology.guest(1).ns, server(kServer, kPort));
+    ASSERT_EQ(::kill(daemon.pid(), SIGCONT), 0);
+    EXPECT_EQ(waiting.size(), kHalfOpen);
+    EXPECT_EQ(refused, 3 * kHalfOpen);
+    ASSERT_TRUE(other.has_value());
+    EXPECT_EQ(other->send("ping"), 0);
+    EXPECT_EQ(other->receive(4).bytes, "ping");
+    waiting.clear();
+    EXPECT_TRUE(wait_until([&] { return daemon.map_entries("pending") == 0; }));
 }
 
 TEST_P(Limits, half_open_connections_are_capped) {
