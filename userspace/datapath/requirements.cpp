@@ -49,6 +49,8 @@ constexpr NeededHelper kNeededHelpers[] = {
     {BPF_FUNC_ringbuf_reserve, "ringbuf_reserve", "bpf_ringbuf_reserve (Linux 5.8)"},
     {BPF_FUNC_ktime_get_boot_ns, "ktime_get_boot_ns", "bpf_ktime_get_boot_ns (Linux 5.8)"},
     {BPF_FUNC_spin_lock, "spin_lock", "bpf_spin_lock (Linux 5.1)"},
+    {BPF_FUNC_redirect_neigh, "redirect_neigh", "bpf_redirect_neigh (Linux 5.10)"},
+    {BPF_FUNC_check_mtu, "check_mtu", "bpf_check_mtu (Linux 5.12)"},
     {BPF_FUNC_loop, "loop", "bpf_loop (Linux 5.17)"},
 };
 
