@@ -199,13 +199,16 @@ std::string content(const std::string& file) {
 TEST(Logs, flows_are_recorded_in_a_file_and_the_log_is_json_if_asked_for) {
     DaemonConfig config;
     config.policy = policy_text({"allow@www.open.test:tcp:7000"});
-    const std::string file = write_scratch("flows.jsonl", "");
-    config.log = fmt::format("format = \"json\"\nflow_file = \"{}\"\n", file);
+    // Full already: the first record makes room, from within the daemon's sandbox.
+    const std::string full(std::size_t{1} << 20U, '\n');
+    const std::string file = write_scratch("flows.jsonl", full);
+    config.log = fmt::format("format = \"json\"\nflow_file = \"{}\"\nflow_file_mib = 1\n", file);
     World world(config, {dual_stack("www.open.test", kOpen)});
     const TcpServer web(world.topology.internet(), {ipv4().server(kOpen), kPort}, echo);
     resolve(world, ipv4(), "www.open.test");
     EXPECT_EQ(exchange(world.topology.guest().ns, web.endpoint(), "\x01ping").answer, "\x01ping");
-    EXPECT_TRUE(wait_until([&] { return content(file).ends_with("\n"); })) << world.daemon.log();
+    EXPECT_TRUE(wait_until([&] { return content(file).ends_with("}\n"); })) << world.daemon.log();
+    EXPECT_EQ(content(file + ".1"), full);
     const auto records = json_lines(content(file));
     ASSERT_EQ(records.size(), 1U);
     EXPECT_TRUE(is(records[0], "type", "flow-end") && is(records[0], "guest", "vm0") &&
