@@ -112,7 +112,8 @@ inline BodyEnd chunked_end(std::string_view body) {
             return stopped();
         if (line->empty())
             return {BodyEnd::How::kAt, body.size() - rest.size()};
-        is_bad = line->find(':') == std::string_view::npos;
+        // A folded line (5.2) is one that a server may refuse, or take for the end.
+        is_bad = line->find(':') == std::string_view::npos || line->front() == ' ' || line->front() == '\t';
         if (is_bad)
             return stopped();
     }

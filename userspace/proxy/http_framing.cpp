@@ -81,7 +81,24 @@ class Framing : public http::basic_parser<IsRequest> {
 } // namespace
 
 class HttpBody::Parser final : public Framing<true> {
+  public:
+    /// Of a body that is done and ends at `end`: Beast joins folded lines (RFC 9112 5.2). A server that takes
+    /// a line of blanks for the end of the trailers would find another request behind it.
+    [[nodiscard]] bool has_folded_trailer(const std::uint8_t* end) const {
+        if (trailers_ == nullptr)
+            return false;
+        const Text trailers(trailers_,
+                            static_cast<std::size_t>(reinterpret_cast<const char*>(end) - trailers_));
+        return trailers.find("\r\n ") != Text::npos || trailers.find("\r\n\t") != Text::npos;
+    }
+
   private:
+    /// The last chunk and its trailers are taken at once, so the text still stands when they are done.
+    void on_chunk_header_impl(std::uint64_t size, Text extensions, Code& /*error*/) override {
+        if (size == 0)
+            trailers_ = extensions.data() + extensions.size();
+    }
+
     void on_field_impl(http::field field, Text /*name*/, Text /*value*/, Code& error) override {
         // A server that merges trailers into the head would find another Host there. Beast itself refuses
         // those about the body's length.
@@ -92,6 +109,7 @@ class HttpBody::Parser final : public Framing<true> {
     void on_header_impl(Code& /*error*/) override { is_head_over_ = true; }
 
     bool is_head_over_ = false;
+    const char* trailers_ = nullptr; ///< the end of the last chunk's line
 };
 
 HttpBody::HttpBody(ByteView head) : parser_(std::make_unique<Parser>()) {
@@ -106,7 +124,7 @@ std::size_t HttpBody::take(ByteView bytes) {
         return 0;
     bool is_broken = false;
     const std::size_t taken = parser_->feed(bytes, is_broken);
-    if (is_broken)
+    if (is_broken || (parser_->is_done() && parser_->has_folded_trailer(bytes.data() + taken)))
         status_ = Status::kBroken;
     else if (parser_->is_done())
         status_ = Status::kDone;

@@ -78,6 +78,10 @@ TEST(HttpBody, chunks_that_servers_read_differently_are_broken) {
              "10000000000000003\r\nabc\r\n",   // does not fit 64 bits
              "0\r\nHost: b.test\r\n\r\n",      // a trailer that must not be one
              "0\r\nContent-Length: 5\r\n\r\n", //
+             "0\r\nA: b\r\n c\r\n\r\n",        // a folded trailer
+             "0\r\nA: b\r\n\t\r\n\r\n",        // a line of blanks is the end for some
+             "0\r\n Host: b.test\r\n\r\n",     //
+             "3\r\nabc\r\n0;x\r\nA: b\r\n \r\n GET / HTTP/1.1\r\n\r\n",
              "0\r\nTransfer-Encoding: chunked\r\n\r\n",
          })
         EXPECT_EQ(body_size(kChunked, stream), -1) << stream;
