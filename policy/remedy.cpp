@@ -94,11 +94,14 @@ Remedy by_rule(const CompiledPolicy& policy, const FlowFacts& facts, const Name*
 
 } // namespace
 
-Remedy remedy_for_query(const CompiledPolicy& policy, const Name& name, std::uint16_t port) {
+Remedy remedy_for_query(const CompiledPolicy& policy, const Name& name, std::uint16_t port,
+                        std::span<const Name> aliases) {
     Remedy remedy;
     remedy.rule = allowance(DomainTarget{name, false}, Protocol::kTcp, port);
-    place_before(decide_query(policy, name, Protocol::kUdp), remedy.before);
-    place_before(decide_query(policy, name, Protocol::kTcp), remedy.before);
+    for (const Protocol transport : {Protocol::kUdp, Protocol::kTcp}) {
+        place_before(decide_query(policy, name, transport), remedy.before);
+        place_before(decide_query(policy, name, transport, aliases), remedy.before);
+    }
     return remedy;
 }
 

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 
 // What would have to change for something that was denied to be allowed.
@@ -22,8 +23,13 @@ struct Remedy {
     std::string obstacle;
 };
 
-/// For a question for `name` that decide_query() denied, and then a connection by TCP to `port`.
-[[nodiscard]] Remedy remedy_for_query(const CompiledPolicy& policy, const Name& name, std::uint16_t port);
+/// The port of the rule for a name of which no more is known than that it was asked for.
+inline constexpr std::uint16_t kLikelyPort = 443;
+
+/// For a question for `name` that decide_query() denied, perhaps for the `aliases` in its answer, and then a
+/// connection by TCP to `port`.
+[[nodiscard]] Remedy remedy_for_query(const CompiledPolicy& policy, const Name& name, std::uint16_t port,
+                                      std::span<const Name> aliases = {});
 
 /// For a flow that decide_syn() denied (`flight` empty) or decide_first_flight() did, by `decision`.
 /// `wanted`: the name that the guest is after, if that is known apart from the flight. With the rule added in

@@ -347,7 +347,7 @@ TEST(Output, event_monitor) {
             .as_object(),
         json::parse(
             R"({"time":"T3","type":"dns","guest":"vm1","name":"b.test","qtype":"A","verdict":"deny","rule":"",
-                        "reason":"dns-policy"})")
+                        "reason":"dns-policy","to_allow":"add 'allow@b.test:tcp:443'"})")
             .as_object(),
         json::parse(
             R"({"time":"T3","type":"dns","guest":"vm1","name":"a.test","qtype":"AAAA","verdict":"allow",
@@ -366,7 +366,7 @@ TEST(Output, event_monitor) {
     EXPECT_EQ("\n" + monitor.wait_for("too slow --\n"), R"(
 T1  vm1       verdict   deny 192.0.2.2:4 -> 203.0.113.1:443 name a.test (sni) rule - (default)
 T2  vm1       drop      udp 192.0.2.2:5 -> 203.0.113.1:123: UDP other than DNS, rule deny@any:udp
-T3  vm1       dns       deny A b.test rule - (dns-policy)
+T3  vm1       dns       deny A b.test rule - (dns-policy); add 'allow@b.test:tcp:443'
 T3  vm1       dns       allow AAAA a.test rule allow@a.test (answered), 2 answers from 203.0.113.53:53 in 412 us
 T4  vm1       flow-end  policy by daemon 192.0.2.2:6 -> 203.0.113.1:443 name a.test up 2.0K down 1 after 12 ms, cut by policy web generation 4: default
 T5  -         policy    web generation 4 loaded by ann

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "netns/events.hpp"
 #include "netns/world.hpp"
 
 #include <fmt/format.h>
@@ -136,6 +137,33 @@ TEST_P(Why, an_address_is_denied_with_the_rule_or_the_reason_that_does_it) {
     load({"allow@any"});
     EXPECT_EQ(to_allow(why("127.0.0.1:80")), "the IP header is malformed");
     EXPECT_EQ(to_allow(why("[ff02::1]:80")), "multicast and broadcast are not forwarded");
+}
+
+TEST_P(Why, each_denial_is_told_with_what_to_add) {
+    load({"deny@named.test:tcp:80", "allow@named.test:tcp:443"});
+    const EventMonitor monitor(world().daemon);
+    const auto told = [&monitor](std::string_view type, const Endpoint& destination, std::string_view name) {
+        const auto event = monitor.wait_for([&](const json::object& seen) {
+            return is(seen, "type", type) && is(seen, "verdict", "deny") &&
+                   (type == "dns" ? is(seen, "name", name)
+                                  : is(seen, "destination", destination.to_string()));
+        });
+        return event ? string_of(*event, "to_allow") : "no event";
+    };
+    // A question, a first packet, a first flight.
+    static_cast<void>(
+        ask(guest(), {family().gateway, 53}, "other.test", family().record, std::chrono::seconds(10)));
+    EXPECT_EQ(told("dns", {}, "other.test"), "add 'allow@other.test:tcp:443'");
+    const Endpoint stranger = server(kStranger, 443);
+    EXPECT_EQ(exchange(guest(), stranger, client_hello("named.test")).connect_error, ECONNREFUSED);
+    const std::string block =
+        stranger.address.is_v4() ? stranger.address.to_string() : "[" + stranger.address.to_string() + "]";
+    EXPECT_EQ(told("drop", stranger, {}), "add 'allow@" + block + ":tcp:443'");
+    load({"allow@named.test:tcp:443"});
+    resolve(world(), family(), "named.test");
+    EXPECT_PRED1(was_denied_by_alert, exchange(guest(), server_.endpoint(), client_hello("other.test")));
+    EXPECT_EQ(told("verdict", server_.endpoint(), {}).rfind("the guest was not told that other.test has", 0),
+              0U);
 }
 
 TEST_P(Why, what_it_cannot_walk_is_an_error_that_says_why) {

@@ -357,9 +357,12 @@ std::string render_event(const json::object& event) {
     else
         // Of a type that has no layout of its own: its other members, as they come.
         for (const auto& [key, value] : event)
-            if (key != "schema" && key != "time" && key != "type" && key != "guest")
+            if (key != "schema" && key != "time" && key != "type" && key != "guest" && key != "to_allow")
                 what += fmt::format("{}{} {}", what.empty() ? "" : ", ", printable({key.data(), key.size()}),
                                     cell(event, {key.data(), key.size()}));
+    // What an older daemon does not say is not missed.
+    if (!text(event, "to_allow").empty())
+        what += "; " + cell(event, "to_allow");
     return fmt::format("{}  {:<8}  {:<8}  {}\n", cell(event, "time"), cell(event, "guest"),
                        cell(event, "type"), what);
 }

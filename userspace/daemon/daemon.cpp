@@ -7,6 +7,7 @@
 #include "daemon/metrics.hpp"
 #include "daemon/sandbox.hpp"
 #include "net/async.hpp"
+#include "policy/remedy.hpp"
 #include "proxy/dns_upstreams.hpp"
 
 #include <boost/asio/signal_set.hpp>
@@ -314,29 +315,39 @@ asio::awaitable<void> Daemon::follow_drops() {
                 publish(to_json(dns_event(event, attached ? &attached->guest : nullptr),
                                 std::chrono::system_clock::now()));
             else if (attached == nullptr)
-                publish(to_json(event, "", {}));
+                publish(to_json(event, "", {}, {}));
             else
-                publish(to_json(event, attached->guest.name, rule_of(event, *attached)));
+                publish(explained(event, *attached));
         });
     }
 }
 
-proxy::DecidingRule Daemon::rule_of(const datapath::DropEvent& event,
-                                    const GuestRegistry::Attached& attached) {
+boost::json::object Daemon::explained(const datapath::DropEvent& event,
+                                      const GuestRegistry::Attached& attached) {
     const proxy::PolicyGeneration& policy = *attached.guest.policy;
+    proxy::DecidingRule rule;
     // Of an older generation only the number is known by now.
-    if (!event.judgement.rule_group || event.judgement.generation != policy.generation)
-        return {};
+    if (event.judgement.verdict == TG_VERDICT_NONE || event.judgement.generation != policy.generation)
+        return to_json(event, attached.guest.name, rule, {});
     proxy::SessionFacts facts;
     facts.destination = event.flow.peer;
     if (!facts.learn(*kernel_, attached.guest, links_->host_addresses()))
         return {};
     policy::FlowFacts flow = facts.flow();
     flow.protocol = datapath::policy_protocol(event.protocol);
-    const auto rule = policy::rule_in_group(*policy.compiled, flow, *event.judgement.rule_group);
-    if (!rule)
-        return {};
-    return proxy::deciding_rule(*policy.compiled, {policy::Verdict::kDeny, policy::Basis::kRule, *rule});
+    const auto index = event.judgement.rule_group
+                           ? policy::rule_in_group(*policy.compiled, flow, *event.judgement.rule_group)
+                           : std::nullopt;
+    if (index)
+        rule = proxy::deciding_rule(*policy.compiled, {policy::Verdict::kDeny, policy::Basis::kRule, *index});
+    // Of what is not forwarded anyway no rule would allow anything.
+    std::string to_allow;
+    const policy::Decision decision = policy::decide_syn(*policy.compiled, flow);
+    if (flow.protocol == policy::Protocol::kTcp && decision.verdict == policy::Verdict::kDeny)
+        to_allow =
+            policy::remedy_text(policy.compiled->policy(),
+                                policy::remedy_for_flow(*policy.compiled, flow, std::nullopt, decision));
+    return to_json(event, attached.guest.name, rule, to_allow);
 }
 
 asio::awaitable<void> Daemon::tick() {

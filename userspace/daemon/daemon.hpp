@@ -96,9 +96,9 @@ class Daemon {
     boost::asio::awaitable<void> tick();
     void apply_links();
     Result<void> share_host_addresses();
-    /// The rule by which tap_ingress refused a packet; empty if it was none.
-    [[nodiscard]] proxy::DecidingRule rule_of(const datapath::DropEvent& event,
-                                              const GuestRegistry::Attached& attached);
+    /// The event of a packet that tap_ingress refused, with the rule by which it did and what would allow it.
+    [[nodiscard]] boost::json::object explained(const datapath::DropEvent& event,
+                                                const GuestRegistry::Attached& attached);
     void worker_event(const proxy::Event& event, EventHistory::Time time);
     void refresh_upstreams();
     /// Says in the stream of events itself that some were lost since the last call.

@@ -3,6 +3,7 @@
 
 #include "daemon/reply_json.hpp"
 #include "policy/decide.hpp"
+#include "policy/remedy.hpp"
 #include "proto/dns_name.hpp"
 #include "proto/dns_query.hpp"
 #include "proxy/judgement.hpp"
@@ -35,6 +36,7 @@ json::object event_json(const proxy::VerdictEvent& event, std::chrono::system_cl
     put_rule(object, event.rule);
     object["basis"] = event.basis;
     object["generation"] = event.generation;
+    object["to_allow"] = event.to_allow;
     return object;
 }
 
@@ -66,6 +68,7 @@ json::object event_json(const proxy::DnsEvent& event, std::chrono::system_clock:
     object["outcome"] = event.outcome;
     object["generation"] = event.generation;
     put_rule(object, event.rule);
+    object["to_allow"] = event.to_allow;
     object["reason"] = event.reason;
     object["upstream"] = event.upstream;
     object["answers"] = event.answers;
@@ -87,7 +90,7 @@ json::object to_json(const proxy::Event& event, std::chrono::system_clock::time_
 }
 
 json::object to_json(const datapath::DropEvent& event, std::string_view guest,
-                     const proxy::DecidingRule& rule) {
+                     const proxy::DecidingRule& rule, std::string_view to_allow) {
     json::object object = head("drop", guest);
     object["reason"] = datapath::drop_reason_name(event.reason);
     object["text"] = datapath::drop_reason_text(event.reason);
@@ -99,6 +102,7 @@ json::object to_json(const datapath::DropEvent& event, std::string_view guest,
         object["verdict"] = json::string_view(verdict.data(), verdict.size());
         object["generation"] = event.judgement.generation;
         put_rule(object, rule);
+        object["to_allow"] = to_allow;
     }
     return object;
 }
@@ -121,6 +125,8 @@ proxy::DnsEvent dns_event(const datapath::DropEvent& event, const proxy::Guest* 
     const policy::CompiledPolicy& compiled = *guest->policy->compiled;
     const policy::Decision decision = policy::decide_query(compiled, *name, policy::Protocol::kUdp);
     out.rule = proxy::deciding_rule(compiled, decision);
+    out.to_allow = policy::remedy_text(compiled.policy(),
+                                       policy::remedy_for_query(compiled, *name, policy::kLikelyPort));
     out.reason = policy::basis_name(decision.basis);
     return out;
 }

@@ -24,9 +24,9 @@ namespace tapgate::daemon {
 /// The events as `event monitor` prints them. `time`: when it happened.
 [[nodiscard]] boost::json::object to_json(const proxy::Event& event,
                                           std::chrono::system_clock::time_point time);
-/// `rule` is the one that denied, if the policy was asked and one did.
+/// `rule` is the one that denied, if the policy was asked and one did; `to_allow` as in proxy::VerdictEvent.
 [[nodiscard]] boost::json::object to_json(const datapath::DropEvent& event, std::string_view guest,
-                                          const proxy::DecidingRule& rule);
+                                          const proxy::DecidingRule& rule, std::string_view to_allow);
 /// What BPF says of a DNS query that it has refused, as the proxy says it of those that it refuses. `guest`
 /// is the one that asked; null if it is gone.
 [[nodiscard]] proxy::DnsEvent dns_event(const datapath::DropEvent& event, const proxy::Guest* guest);

@@ -23,7 +23,6 @@ namespace tapgate::daemon {
 
 namespace {
 
-constexpr std::uint16_t kUsualPort = 443;
 constexpr std::uint16_t kHttpPort = 80;
 /// Of a name's addresses, and of an address's names, that many are walked; the rest is counted.
 constexpr std::size_t kMostWalked = 8;
@@ -35,17 +34,17 @@ using policy::Verdict;
 struct Wanted {
     std::optional<policy::Name> name;
     std::optional<IpAddress> address;
-    std::uint16_t port = kUsualPort;
+    std::uint16_t port = policy::kLikelyPort;
 };
 
 /// "NAME", "ADDRESS", either with ":PORT", an IPv6 address with a port in brackets.
 Result<Wanted> read_wanted(const std::string& text) {
     if (const auto address = IpAddress::parse(text))
-        return Wanted{std::nullopt, *address, kUsualPort};
+        return Wanted{std::nullopt, *address, policy::kLikelyPort};
     if (const auto endpoint = Endpoint::parse(text))
         return Wanted{std::nullopt, endpoint->address, endpoint->port};
     const std::size_t colon = text.rfind(':');
-    std::uint16_t port = kUsualPort;
+    std::uint16_t port = policy::kLikelyPort;
     if (colon != std::string::npos) {
         const char* const end = text.data() + text.size();
         const auto [stop, error] = std::from_chars(text.data() + colon + 1, end, port);

@@ -4,6 +4,7 @@
 #include "net/async.hpp"
 #include "policy/decide.hpp"
 #include "policy/ground.hpp"
+#include "policy/remedy.hpp"
 #include "proto/dns_answer.hpp"
 #include "proto/dns_message.hpp"
 #include "proto/dns_svcb.hpp"
@@ -202,7 +203,7 @@ bool DnsResolver::settle_at_once(Inquiry& inquiry) {
     inquiry.event.rule = deciding_rule(compiled, decision);
     inquiry.event.generation = inquiry.policy->generation;
     if (decision.verdict != policy::Verdict::kAllow && !policy::alias_could_allow(compiled, decision)) {
-        deny(inquiry, decision);
+        deny(inquiry, decision, {});
         return true;
     }
     if (inquiry.name.text() == kCanaryName && !is_allowed_by_name(compiled, inquiry.name)) {
@@ -358,7 +359,7 @@ std::optional<DnsReply> DnsResolver::judge(Inquiry& inquiry, const UpstreamAnswe
         policy::decide_query(compiled, inquiry.name, inquiry.channel->transport(), aliases);
     inquiry.event.rule = deciding_rule(compiled, decision);
     if (decision.verdict != policy::Verdict::kAllow) {
-        deny(inquiry, decision);
+        deny(inquiry, decision, aliases);
         return std::nullopt;
     }
     if (is_rebinding(inquiry, message, aliases)) {
@@ -461,7 +462,11 @@ asio::awaitable<void> DnsResolver::make_room(const Guest& guest, std::size_t nee
     co_await timer->async_wait(net::kAsTuple);
 }
 
-void DnsResolver::deny(Inquiry& inquiry, const policy::Decision& decision) {
+void DnsResolver::deny(Inquiry& inquiry, const policy::Decision& decision,
+                       std::span<const policy::Name> aliases) {
+    const policy::CompiledPolicy& compiled = *inquiry.policy->compiled;
+    inquiry.event.to_allow = policy::remedy_text(
+        compiled.policy(), policy::remedy_for_query(compiled, inquiry.name, policy::kLikelyPort, aliases));
     // Guest sees: NXDOMAIN. Operator sees: dns-policy and the rule.
     refuse(inquiry, proto::DnsRcode::kNxDomain, Refusal::kDnsPolicy, DnsOutcome::kDenied,
            std::string(policy::basis_name(decision.basis)));

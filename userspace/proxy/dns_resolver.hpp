@@ -16,6 +16,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -105,7 +106,7 @@ class DnsResolver {
     boost::asio::awaitable<void> make_room(const Guest& guest, std::size_t needed);
 
     /// Refuses what the policy denies.
-    void deny(Inquiry& inquiry, const policy::Decision& decision);
+    void deny(Inquiry& inquiry, const policy::Decision& decision, std::span<const policy::Name> aliases);
     /// Counts the refusal and sends an error answer.
     void refuse(Inquiry& inquiry, proto::DnsRcode rcode, Refusal refusal, DnsOutcome outcome,
                 std::string reason);

@@ -30,6 +30,7 @@ struct VerdictEvent {
     DecidingRule rule;
     std::string basis; ///< policy::basis_name, "session-cap", ...
     std::uint64_t generation = 0;
+    std::string to_allow; ///< for a denial by the policy: policy::remedy_text
 };
 
 /// The end of a session, one for each that took a place under its guest's cap.
@@ -65,6 +66,7 @@ struct DnsEvent {
     DecidingRule rule;
     std::string reason; ///< why it was refused or answered with an error: the policy basis, or a sentence
     std::uint64_t generation = 0;
+    std::string to_allow;     ///< as in VerdictEvent
     std::string_view outcome; ///< dns_outcome_name()
     std::string upstream;     ///< who answered; empty if nobody was asked or nobody answered
     unsigned answers = 0;     ///< records in the answer section

@@ -5,6 +5,7 @@
 #include "net/async.hpp"
 #include "net/dialer.hpp"
 #include "net/socket_options.hpp"
+#include "policy/remedy.hpp"
 #include "proxy/denial.hpp"
 
 #include <boost/asio/steady_timer.hpp>
@@ -438,7 +439,21 @@ void Session::publish_verdict() {
     event.rule = judgement_.rule;
     event.basis = event.allowed ? judgement_.basis : judged_basis();
     event.generation = judgement_.generation;
+    if (!event.allowed)
+        event.to_allow = remedy();
     context_.events.publish(std::move(event));
+}
+
+std::string Session::remedy() const {
+    const policy::CompiledPolicy& compiled = *policy_->compiled;
+    const policy::FlowFacts flow = facts_.flow();
+    const policy::Decision decision = facts_.flight
+                                          ? policy::decide_first_flight(compiled, flow, *facts_.flight)
+                                          : policy::decide_syn(compiled, flow);
+    if (decision.verdict != policy::Verdict::kDeny)
+        return {};
+    return policy::remedy_text(compiled.policy(),
+                               policy::remedy_for_flow(compiled, flow, facts_.flight, decision));
 }
 
 void Session::publish_end() {

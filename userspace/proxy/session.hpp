@@ -159,6 +159,8 @@ class Session : public std::enable_shared_from_this<Session>, private FlightGate
     void publish_verdict();
     void publish_end();
     [[nodiscard]] std::string judged_basis() const;
+    /// What would have to change for the flow to be allowed; empty if it is by now.
+    [[nodiscard]] std::string remedy() const;
     [[nodiscard]] std::string_view verdict() const;
     void reset_guest();
 
