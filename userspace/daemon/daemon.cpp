@@ -263,7 +263,9 @@ void Daemon::run() {
     net::spawn(context_.get_executor(), "tick", tick());
     spdlog::info("serving: {} workers, splice {}, programs by {}", workers_.size(),
                  workers_.front()->relay_name(), datapath_->attach_kind());
+    service_manager_.ready();
     context_.run();
+    service_manager_.stopping();
     // Monitors are told by the close; no command runs any more.
     control_->stop();
 }
@@ -359,6 +361,7 @@ asio::awaitable<void> Daemon::tick() {
         datapath_->sweep();
         refresh_upstreams();
         watcher_->restore();
+        take_pulse();
         tell_lost_events();
     }
 }
@@ -385,6 +388,19 @@ void Daemon::tell_lost_events() {
     if (flow_log_)
         flow_log_->write(event);
     publish(event);
+}
+
+void Daemon::take_pulse() {
+    const auto answered = [](const std::future<void>& pulse) {
+        return pulse.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
+    };
+    // A worker that hangs is a reason to be killed and started again: its guests have no network.
+    if (!std::ranges::all_of(pulses_, answered))
+        return;
+    service_manager_.alive();
+    pulses_.clear();
+    for (const auto& worker : workers_)
+        pulses_.push_back(worker->pulse());
 }
 
 void Daemon::refresh_upstreams() {

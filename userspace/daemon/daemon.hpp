@@ -13,6 +13,7 @@
 #include "daemon/policy_loader.hpp"
 #include "daemon/policy_store.hpp"
 #include "daemon/policy_watcher.hpp"
+#include "daemon/service_manager.hpp"
 #include "datapath/datapath.hpp"
 #include "net/netlink/link_monitor.hpp"
 #include "net/netlink/steering.hpp"
@@ -22,6 +23,7 @@
 #include <boost/asio/steady_timer.hpp>
 
 #include <chrono>
+#include <future>
 #include <memory>
 #include <string>
 #include <vector>
@@ -94,6 +96,8 @@ class Daemon {
     boost::asio::awaitable<void> follow_links();
     boost::asio::awaitable<void> follow_drops();
     boost::asio::awaitable<void> tick();
+    /// Tells the service manager that the daemon lives, if every worker has done what it was asked last time.
+    void take_pulse();
     void apply_links();
     Result<void> share_host_addresses();
     /// The event of a packet that tap_ingress refused, with the rule by which it did and what would allow it.
@@ -125,6 +129,8 @@ class Daemon {
     std::unique_ptr<boost::asio::posix::stream_descriptor> link_socket_;
     std::unique_ptr<boost::asio::posix::stream_descriptor> drop_events_;
     boost::asio::steady_timer tick_timer_{context_};
+    ServiceManager service_manager_ = ServiceManager::from_environment();
+    std::vector<std::future<void>> pulses_; ///< one per worker, ready once it has answered
     std::vector<Endpoint> upstreams_;
 };
 

@@ -8,6 +8,7 @@
 #include "datapath/datapath.hpp"
 #include "datapath/requirements.hpp"
 #include "net/features.hpp"
+#include "net/netlink/steering.hpp"
 
 #include <CLI/CLI.hpp>
 
@@ -48,6 +49,13 @@ Result<void> check(const daemon::Config& config) {
     return {};
 }
 
+/// The datapath first: it refuses while a daemon runs.
+Result<void> cleanup(const daemon::DaemonSettings& settings) {
+    if (auto removed = datapath::Datapath::cleanup(settings.pin_dir); !removed)
+        return removed;
+    return net::Steering::remove_leftovers(settings.mark, settings.route_table);
+}
+
 Result<void> run(const Options& options) {
     const auto config = load_config(options.config);
     if (!config)
@@ -62,7 +70,7 @@ Result<void> run(const Options& options) {
         return checked;
     }
     if (options.cleanup)
-        return datapath::Datapath::cleanup(config->daemon.pin_dir);
+        return cleanup(config->daemon);
     auto daemon = daemon::Daemon::start(*config);
     if (!daemon)
         return fail(daemon.error());
@@ -87,8 +95,9 @@ int main(int argc, char** argv) {
         app.set_version_flag("--version", version_line());
         app.add_option("--config", options.config, "Configuration file")->capture_default_str();
         app.add_flag("--check", options.check, "Check configuration and policies, then exit");
-        app.add_flag("--cleanup", options.cleanup,
-                     "Remove the programs and maps that a stopped daemon leaves in place, then exit");
+        app.add_flag(
+            "--cleanup", options.cleanup,
+            "Remove the programs, maps, rules and routes that a stopped or killed daemon leaves, then exit");
         try {
             app.parse(argc, argv);
         } catch (const CLI::ParseError& error) {

@@ -269,6 +269,10 @@ void Worker::set_upstreams(std::vector<Endpoint> upstreams) {
     call([this, &upstreams] { resolver_.upstreams().set(upstreams); });
 }
 
+std::future<void> Worker::pulse() {
+    return post([] {});
+}
+
 std::vector<FlowInfo> Worker::flows() {
     return call([this] {
         std::vector<FlowInfo> flows;

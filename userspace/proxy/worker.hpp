@@ -77,6 +77,8 @@ class Worker {
                                          LiveFlowsOrder order);
     void set_host_addresses(std::vector<IpAddress> addresses);
     void set_upstreams(std::vector<Endpoint> upstreams);
+    /// Ready once the worker has come round to it.
+    std::future<void> pulse();
     [[nodiscard]] std::vector<FlowInfo> flows();
     [[nodiscard]] std::vector<DnsUpstreams::Status> upstream_status();
 

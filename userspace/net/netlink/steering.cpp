@@ -123,15 +123,23 @@ Result<void> add(NetlinkSocket& socket, const NetlinkRequest& request, std::stri
     return added;
 }
 
-void remove(NetlinkSocket& socket, std::uint8_t family, std::uint32_t mark, std::uint32_t table) {
+/// Removes rule and route, of which either may be missing; the last error if one stays.
+Result<void> remove(NetlinkSocket& socket, std::uint8_t family, std::uint32_t mark, std::uint32_t table) {
+    Result<void> result;
     const auto remove_one = [&](const NetlinkRequest& request, const char* what) {
-        const std::string operation = fmt::format("remove the {} {} of steering", family_name(family), what);
-        const auto removed = socket.request(request, operation);
-        if (!removed && removed.error().code() != ErrorCode::kNotFound)
-            spdlog::warn("{}", removed.error().message());
+        auto removed =
+            socket.request(request, fmt::format("remove the {} {} of steering", family_name(family), what));
+        if (!removed && removed.error().code() != ErrorCode::kNotFound && !is_switched_off(removed.error()))
+            result = std::move(removed);
     };
     remove_one(rule_request(RTM_DELRULE, 0, family, mark, table), "rule");
     remove_one(route_request(RTM_DELROUTE, 0, family, table), "route");
+    return result;
+}
+
+void remove_or_log(NetlinkSocket& socket, std::uint8_t family, std::uint32_t mark, std::uint32_t table) {
+    if (const auto removed = remove(socket, family, mark, table); !removed)
+        spdlog::warn("{}", removed.error().message());
 }
 
 /// The route first: a rule that leads to an empty table would let marked packets fall through to main.
@@ -148,7 +156,7 @@ Result<void> install_family(NetlinkSocket& socket, std::uint8_t family, std::uin
     added = add(socket, rule_request(RTM_NEWRULE, kCreate, family, mark, table),
                 fmt::format("add the {} rule `fwmark {:#x} lookup {}`", family_name(family), mark, table));
     if (!added)
-        remove(socket, family, mark, table);
+        remove_or_log(socket, family, mark, table);
     return added;
 }
 
@@ -181,6 +189,17 @@ Result<std::unique_ptr<Steering>> Steering::install(std::uint32_t mark, std::uin
     return steering;
 }
 
+Result<void> Steering::remove_leftovers(std::uint32_t mark, std::uint32_t table) {
+    auto socket = NetlinkSocket::open();
+    if (!socket)
+        return fail(std::move(socket).error());
+    for (const std::uint8_t family : {AF_INET, AF_INET6}) {
+        if (auto removed = remove(*socket, family, mark, table); !removed)
+            return removed;
+    }
+    return {};
+}
+
 Steering::~Steering() {
     auto socket = NetlinkSocket::open();
     if (!socket) {
@@ -188,9 +207,9 @@ Steering::~Steering() {
         return;
     }
     if (ipv4_)
-        remove(*socket, AF_INET, mark_, table_);
+        remove_or_log(*socket, AF_INET, mark_, table_);
     if (ipv6_)
-        remove(*socket, AF_INET6, mark_, table_);
+        remove_or_log(*socket, AF_INET6, mark_, table_);
 }
 
 } // namespace tapgate::net

@@ -23,6 +23,9 @@ class Steering {
     /// kPermission: needs CAP_NET_ADMIN.
     static Result<std::unique_ptr<Steering>> install(std::uint32_t mark, std::uint32_t table);
 
+    /// Removes what a daemon that was killed has left. Succeeds if there is nothing.
+    static Result<void> remove_leftovers(std::uint32_t mark, std::uint32_t table);
+
     Steering(const Steering&) = delete;
     Steering& operator=(const Steering&) = delete;
     /// Removes rules and routes; what cannot be removed is logged.
