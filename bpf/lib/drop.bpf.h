@@ -95,7 +95,7 @@ static __always_inline void count_reason(__u32 slot, verdict_t reason)
 	key = slot * TG_DROP_REASON_MAX + reason;
 	count = bpf_map_lookup_elem(&guest_drops, &key);
 	if (count)
-		*count += 1;
+		__sync_fetch_and_add(count, 1);
 }
 
 static __always_inline void count_drop(const struct guest_context *context, __u32 ifindex, verdict_t reason,

@@ -153,7 +153,8 @@ struct {
 } drops SEC(".maps");
 
 struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	/* Not per CPU: the kernel would allocate half a million counters one by one, at every start. */
+	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, TG_GUESTS_MAX *TG_DROP_REASON_MAX);
 	__type(key, __u32); /* slot * TG_DROP_REASON_MAX + reason */
 	__type(value, __u64);

@@ -32,7 +32,9 @@ class DropCounters {
     int drops_fd_;
     int guest_drops_fd_;
     int events_lost_fd_;
-    std::size_t cpus_; // possible ones: a per-CPU value has a place for each
+    // Possible ones: a per-CPU value has a place for each; of guest_drops, which is not per CPU, the first is
+    // used.
+    std::size_t cpus_;
     std::mutex mutex_; // makes add_one() one step
 };
 
