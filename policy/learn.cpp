@@ -2,6 +2,7 @@
 #include "policy/learn.hpp"
 
 #include "policy/decide.hpp"
+#include "policy/match.hpp"
 #include "policy/policy_words.hpp"
 #include "policy/rule_text.hpp"
 
@@ -13,10 +14,6 @@
 namespace tapgate::policy {
 
 namespace {
-
-/// A rule on a name for these allows its questions and no connection: port 53 is the resolver's, wherever it
-/// is dialled.
-constexpr std::uint16_t kDnsPort = 53;
 
 std::string quoted(std::string_view text) {
     return fmt::format("\"{}\"", text);
@@ -92,6 +89,8 @@ std::vector<LearnedRule> Learner::rules(const CompiledPolicy& observed,
             learned.rule.ports.push_back({port, port});
             learned.connections += connections;
         }
+        // A rule on a name for these allows its questions and no connection: port 53 is the resolver's,
+        // wherever it is dialled.
         if (use.ports.empty())
             learned.rule.ports.push_back({kDnsPort, kDnsPort});
         learned.questions = use.questions;

@@ -4,6 +4,7 @@
 #include "base/log.hpp"
 #include "control/open_metrics.hpp"
 #include "net/async.hpp"
+#include "net/socket_options.hpp"
 
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
@@ -35,8 +36,6 @@ namespace {
 using Response = http::response<http::string_body>;
 
 constexpr std::string_view kPath = "/metrics";
-/// How long accepting rests when the process is out of descriptors.
-constexpr std::chrono::milliseconds kAcceptPause{200};
 
 Response plain(http::status status, std::string text) {
     Response response(status, 11);
@@ -141,7 +140,7 @@ asio::awaitable<void> MetricsServer::State::accept(std::shared_ptr<State> state)
             continue;
         if (error) {
             spdlog::warn("metrics: accept: {}", error.message());
-            state->accept_pause.expires_after(kAcceptPause);
+            state->accept_pause.expires_after(net::kAcceptPause);
             co_await state->accept_pause.async_wait(net::kAsTuple);
             continue;
         }

@@ -6,6 +6,7 @@
 #include "control/event_filter.hpp"
 #include "control/unix_listener.hpp"
 #include "net/async.hpp"
+#include "net/socket_options.hpp"
 
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/error.hpp>
@@ -44,8 +45,6 @@ namespace {
 constexpr std::size_t kKeptBufferBytes = std::size_t{1} << 20U;
 /// How much of a monitor's queue is joined into one write.
 constexpr std::size_t kMonitorWriteBytes = 65536;
-/// How long accepting rests when the process is out of descriptors.
-constexpr std::chrono::milliseconds kAcceptPause{200};
 
 /// The user id of the process at the other end as it was at connect().
 std::optional<uid_t> peer_uid(int fd) {
@@ -300,7 +299,7 @@ asio::awaitable<void> Server::State::accept(std::shared_ptr<State> state) {
             continue;
         if (error) {
             spdlog::warn("control: accept: {}", error.message());
-            state->accept_pause.expires_after(kAcceptPause);
+            state->accept_pause.expires_after(net::kAcceptPause);
             co_await state->accept_pause.async_wait(net::kAsTuple);
             continue;
         }

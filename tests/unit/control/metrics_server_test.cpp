@@ -2,6 +2,7 @@
 #include "base/unique_fd.hpp"
 #include "control/metrics_server.hpp"
 #include "control/open_metrics.hpp"
+#include "deadline.hpp"
 
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/post.hpp>
@@ -21,9 +22,6 @@ namespace {
 
 namespace asio = boost::asio;
 using namespace std::chrono_literals;
-
-/// How long a test waits for what must happen.
-constexpr std::chrono::milliseconds kDeadline{20'000};
 
 /// A server on a thread of its own, and a client's view of it.
 class MetricsServerTest : public testing::TestWithParam<const char*> {

@@ -2,6 +2,7 @@
 #include "control/client.hpp"
 #include "control/server.hpp"
 #include "control/unix_listener.hpp"
+#include "deadline.hpp"
 #include "temp_dir.hpp"
 
 #include <boost/asio/executor_work_guard.hpp>
@@ -31,9 +32,6 @@ namespace {
 using namespace std::chrono_literals;
 namespace asio = boost::asio;
 namespace json = boost::json;
-
-/// How long a test waits for what must happen.
-constexpr auto kDeadline = std::chrono::milliseconds(20'000);
 
 asio::awaitable<Result<json::object>> echo(json::object args) {
     json::object reply;
