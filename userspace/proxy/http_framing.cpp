@@ -4,10 +4,10 @@
 #include <boost/beast/http/basic_parser.hpp>
 #include <boost/none.hpp>
 
-#include <algorithm>
 #include <cctype>
 #include <cstdint>
 #include <limits>
+#include <string_view>
 
 namespace tapgate::proxy {
 
@@ -20,11 +20,15 @@ namespace {
 constexpr std::size_t kMaxUnread = 64UL * 1024;
 constexpr std::size_t kShortestLastChunk = 5; // "0\r\n\r\n"
 
-/// True if `bytes` begin with a chunk size of 0, or with a part of one. Behind another chunk they begin with
-/// CRLF, and the whole line is longer than kShortestLastChunk.
-bool may_be_last_chunk(ByteView bytes) {
-    const auto behind = std::ranges::find_if(bytes, [](std::uint8_t octet) { return octet != '0'; });
-    return behind != bytes.begin() && (behind == bytes.end() || std::isxdigit(*behind) == 0);
+/// True if `bytes` begin with the line of a last chunk. Behind another chunk they begin with CRLF, and are
+/// more than kShortestLastChunk.
+bool begin_with_last_chunk(ByteView bytes) {
+    const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    const std::size_t behind = text.find_first_not_of('0');
+    if (behind == 0 || behind == std::string_view::npos)
+        return false;
+    return std::isxdigit(static_cast<unsigned char>(text[behind])) == 0 &&
+           text.find("\r\n") != std::string_view::npos;
 }
 
 /// A parser that stores nothing: who derives from it looks at what it wants to know.
@@ -40,7 +44,7 @@ class Framing : public http::basic_parser<IsRequest> {
     /// As put(), for bytes; need_more is no error.
     std::size_t feed(ByteView bytes, bool& is_broken) {
         // Shown the last chunk for a second time, Beast asserts that its shortest form is all there.
-        if (left_over_ && bytes.size() < kShortestLastChunk && may_be_last_chunk(bytes))
+        if (left_over_ && bytes.size() < kShortestLastChunk && begin_with_last_chunk(bytes))
             return 0;
         beast::error_code error;
         const std::size_t taken = this->put(boost::asio::const_buffer(bytes.data(), bytes.size()), error);

@@ -113,6 +113,18 @@ TEST(HttpBody, no_cut_of_any_stream_changes_where_a_body_ends) {
     }
 }
 
+TEST(HttpBody, a_chunk_line_that_is_broken_early_is_broken_however_it_is_cut) {
+    for (const std::string_view stream : {"0\rx", "0\r\x02h", "00\rx"})
+        for (const std::size_t piece : {1U, 2U, 100U}) {
+            HttpBody body(bytes_of(head(kChunked)));
+            for (std::size_t size = 0; size < stream.size() && body.status() == Status::kMore;) {
+                size = std::min(size + piece, stream.size());
+                EXPECT_EQ(body.take(bytes_of(stream.substr(0, size))), 0U);
+            }
+            EXPECT_EQ(body.status(), Status::kBroken) << stream << " in pieces of " << piece;
+        }
+}
+
 TEST(HttpBody, what_is_taken_of_an_unfinished_body_does_not_depend_on_the_cut) {
     for (const auto& [stream, expected] : std::initializer_list<std::pair<std::string_view, std::size_t>>{
              {"3\r\n", 3},
