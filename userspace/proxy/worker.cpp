@@ -108,8 +108,11 @@ void Worker::start() {
     net::spawn(context_.get_executor(), "accept (IPv4)", accept(acceptor4_));
     net::spawn(context_.get_executor(), "accept (IPv6)", accept(acceptor6_));
     net::spawn(context_.get_executor(), "bindings in use", keep_bindings());
-    thread_ = std::thread([this] { context_.run(); });
-    ::pthread_setname_np(thread_.native_handle(), "tapgate-worker");
+    thread_ = std::thread([this] {
+        // By the thread itself: another one would have to write to /proc, which the sandbox does not let it.
+        ::pthread_setname_np(::pthread_self(), "tapgate-worker");
+        context_.run();
+    });
 }
 
 asio::awaitable<void> Worker::accept(tcp::acceptor& acceptor) {
