@@ -92,14 +92,16 @@ class Service : public testing::Test {
 
     static std::string socket() { return scratch_dir() / "service" / "control.sock"; }
 
-    static std::string config_file() {
+    /// `more` is further lines of [daemon].
+    static std::string config_file(const std::string& more = {}) {
         const auto policy = write_scratch("service/main.toml", policy_text({}));
         return write_scratch(
             "service/tapgate.toml",
-            fmt::format("[daemon]\nworkers = 2\ncontrol_socket = \"{}\"\npin_dir = \"/sys/fs/bpf/service\"\n"
-                        "[[guest]]\nname = \"vm0\"\ninterface = \"tap0\"\naddresses = [\"192.0.2.2\"]\n"
-                        "policy = \"main\"\n[policy.main]\nfile = \"{}\"\n",
-                        socket(), policy.string()));
+            fmt::format(
+                "[daemon]\nworkers = 2\ncontrol_socket = \"{}\"\npin_dir = \"/sys/fs/bpf/service\"\n{}\n"
+                "[[guest]]\nname = \"vm0\"\ninterface = \"tap0\"\naddresses = [\"192.0.2.2\"]\n"
+                "policy = \"main\"\n[policy.main]\nfile = \"{}\"\n",
+                socket(), more, policy.string()));
     }
 
     Topology topology_;
@@ -138,6 +140,37 @@ TEST_F(Service, a_manager_that_is_not_there_is_no_reason_not_to_serve) {
     EXPECT_TRUE(wait_until([&] { return !daemon.running() || ::access(socket().c_str(), F_OK) == 0; },
                            std::chrono::minutes(1)));
     EXPECT_EQ(daemon.stop(), 0) << daemon.err();
+}
+
+TEST_F(Service, a_group_reads_over_the_control_socket_and_changes_nothing) {
+    Process daemon({daemon_program(), "--config", config_file("control_group = \"nogroup\"")},
+                   &topology_.host());
+    EXPECT_TRUE(wait_until([&] { return !daemon.running() || ::access(socket().c_str(), F_OK) == 0; },
+                           std::chrono::minutes(1)));
+    const auto as_somebody = [&](const std::string& group, const std::vector<std::string>& words) {
+        std::vector<std::string> argv = {
+            "setpriv", "--reuid=65534", "--regid=" + group, "--clear-groups", cli_program(), "-j",
+            "-s",      socket()};
+        argv.insert(argv.end(), words.begin(), words.end());
+        return run_program(argv);
+    };
+    for (const char* object : {"status", "guest", "policy", "flow", "dns", "event"})
+        EXPECT_EQ(as_somebody("nogroup", {object, "show"}).exit_code, 0) << object;
+    for (const std::vector<std::string>& words : std::vector<std::vector<std::string>>{
+             {"guest", "del", "vm0"}, {"dns", "flush"}, {"policy", "load", "main", "/etc/hostname"}}) {
+        const Completed refused = as_somebody("nogroup", words);
+        EXPECT_EQ(refused.exit_code, 1);
+        EXPECT_NE(refused.out.find("\"permission\""), std::string::npos) << refused.out;
+    }
+    EXPECT_EQ(as_somebody("daemon", {"guest", "show"}).exit_code, 1);
+    EXPECT_EQ(daemon.stop(), 0) << daemon.err();
+}
+
+TEST_F(Service, a_group_that_is_not_there_is_named) {
+    const Completed ended = run_program(
+        {daemon_program(), "--config", config_file("control_group = \"no-such-group\"")}, &topology_.host());
+    EXPECT_EQ(ended.exit_code, 1);
+    EXPECT_NE(ended.err.find("no group 'no-such-group'"), std::string::npos) << ended.err;
 }
 
 /// Everything that the daemon could change of its host, as text.

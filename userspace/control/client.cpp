@@ -33,7 +33,8 @@ Result<Client> Client::connect(const std::string& path) {
         if (errno == ENOENT || errno == ECONNREFUSED)
             return fail(ErrorCode::kUnavailable,
                         fmt::format("nobody answers on {} (is tapgated running? -s names its socket)", path));
-        return fail_errno(fmt::format("connect to {}", path), errno == EACCES ? "needs root" : "");
+        return fail_errno(fmt::format("connect to {}", path),
+                          errno == EACCES ? "needs root, or the group that daemon.control_group names" : "");
     }
     return Client(std::move(socket));
 }

@@ -22,8 +22,10 @@
 #include <exception>
 #include <map>
 #include <optional>
+#include <set>
 #include <unordered_set>
 #include <utility>
+#include <vector>
 
 #include <fcntl.h>
 #include <sys/socket.h>
@@ -43,16 +45,36 @@ namespace {
 
 /// A buffer that once held a large request is given back when it is larger than this.
 constexpr std::size_t kKeptBufferBytes = std::size_t{1} << 20U;
+/// The longest request of a client that may only read: none of its commands carries a policy.
+constexpr std::size_t kMaxReaderRequestBytes = 65536;
 /// How much of a monitor's queue is joined into one write.
 constexpr std::size_t kMonitorWriteBytes = 65536;
 
-/// The user id of the process at the other end as it was at connect().
-std::optional<uid_t> peer_uid(int fd) {
+/// NGROUPS_MAX of linux/limits.h.
+constexpr std::size_t kMaxGroups = 65536;
+
+/// What a client may do.
+enum class Access : std::uint8_t { kNothing, kRead, kEverything };
+
+/// By the credentials of the process at the other end as they were at connect() (SO_PEERCRED, SO_PEERGROUPS;
+/// socket(7)).
+Access access_of(int fd, std::optional<gid_t> readers) {
     ucred credentials{};
     socklen_t length = sizeof credentials;
     if (::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &length) != 0)
-        return std::nullopt;
-    return credentials.uid;
+        return Access::kNothing;
+    if (credentials.uid == 0)
+        return Access::kEverything;
+    if (!readers)
+        return Access::kNothing;
+    if (credentials.gid == *readers)
+        return Access::kRead;
+    std::vector<gid_t> groups(kMaxGroups);
+    length = static_cast<socklen_t>(groups.size() * sizeof(gid_t));
+    if (::getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups.data(), &length) != 0)
+        return Access::kNothing;
+    groups.resize(length / sizeof(gid_t));
+    return std::ranges::find(groups, *readers) != groups.end() ? Access::kRead : Access::kNothing;
 }
 
 } // namespace
@@ -71,6 +93,9 @@ struct Server::State {
     asio::steady_timer accept_pause;
     std::unordered_set<std::shared_ptr<Connection>> connections;
     std::size_t monitors = 0;
+    std::optional<gid_t> read_group;
+    std::set<std::string, std::less<>> readable; ///< commands for read_group
+    std::size_t readers = 0;                     ///< connections that may only read
 
     static asio::awaitable<void> accept(std::shared_ptr<State> state);
 };
@@ -84,10 +109,22 @@ class Server::Connection : public std::enable_shared_from_this<Connection> {
     /// The life of the connection; `self` keeps it alive meanwhile.
     static asio::awaitable<void> run(std::shared_ptr<Connection> self) {
         const Registration registration(*self);
-        if (peer_uid(self->socket_.native_handle()) == uid_t{0}) {
+        self->access_ = access_of(self->socket_.native_handle(), self->state_->read_group);
+        const bool reads = self->access_ == Access::kRead;
+        if (reads && self->state_->readers >= self->state_->limits.clients / 2) {
+            // Best effort as in accept(): root's half is not for those who read.
+            const Error full(ErrorCode::kLimit, fmt::format("{} clients that may read are connected already",
+                                                            self->state_->readers));
+            std::string reply = reply_line(error_reply(full));
+            co_await self->write(std::move(reply));
+        } else if (self->access_ != Access::kNothing) {
+            self->state_->readers += reads ? 1 : 0;
+            self->counted_ = reads;
             co_await self->serve();
         } else {
-            const Error refusal(ErrorCode::kPermission, "the control socket serves root only");
+            const Error refusal(ErrorCode::kPermission,
+                                self->state_->read_group ? "the control socket serves root and a group only"
+                                                         : "the control socket serves root only");
             std::string reply = reply_line(error_reply(refusal));
             co_await self->write(std::move(reply));
         }
@@ -127,6 +164,8 @@ class Server::Connection : public std::enable_shared_from_this<Connection> {
             if (connection_.monitoring_)
                 --connection_.state_->monitors;
             connection_.monitoring_ = false;
+            if (connection_.counted_)
+                --connection_.state_->readers;
             connection_.state_->connections.erase(connection_.shared_from_this());
         }
 
@@ -136,15 +175,18 @@ class Server::Connection : public std::enable_shared_from_this<Connection> {
 
     /// Requests and replies, in order, until the client goes or one of them ends the connection.
     asio::awaitable<void> serve() {
+        const std::size_t most = access_ == Access::kEverything
+                                     ? state_->limits.request_bytes
+                                     : std::min(state_->limits.request_bytes, kMaxReaderRequestBytes);
         for (;;) {
             close_after(state_->limits.request_timeout);
             auto [error, length] = co_await asio::async_read_until(
-                socket_, asio::dynamic_buffer(input_, state_->limits.request_bytes), '\n', net::kAsTuple);
+                socket_, asio::dynamic_buffer(input_, most), '\n', net::kAsTuple);
             keep_open();
             if (error == asio::error::not_found) {
                 // The rest of the request cannot be told from a next one: the connection ends.
-                const Error too_long(ErrorCode::kLimit, fmt::format("the request has more than {} bytes",
-                                                                    state_->limits.request_bytes));
+                const Error too_long(ErrorCode::kLimit,
+                                     fmt::format("the request has more than {} bytes", most));
                 std::string reply = reply_line(error_reply(too_long));
                 co_await write(std::move(reply));
                 co_return;
@@ -176,6 +218,12 @@ class Server::Connection : public std::enable_shared_from_this<Connection> {
 
     /// The reply line to a request.
     asio::awaitable<std::string> answer(Request request) {
+        if (access_ != Access::kEverything && !state_->readable.contains(request.command)) {
+            const Error refusal(ErrorCode::kPermission,
+                                fmt::format("'{}' is for root; the group of the control socket may only read",
+                                            printable(request.command, 64)));
+            co_return reply_line(error_reply(refusal));
+        }
         const auto found = state_->handlers.find(request.command);
         if (found == state_->handlers.end()) {
             const Error unknown(ErrorCode::kUnsupported,
@@ -285,6 +333,8 @@ class Server::Connection : public std::enable_shared_from_this<Connection> {
     asio::steady_timer deadline_;
     std::string input_; // received, not yet parsed
 
+    Access access_ = Access::kNothing;
+    bool counted_ = false; ///< in State::readers
     bool monitoring_ = false;
     EventFilter filter_; // what a monitor asked for
     std::deque<std::shared_ptr<const std::string>> queue_;
@@ -331,9 +381,15 @@ void Server::add(std::string command, Handler handler) {
     TAPGATE_ASSERT(added);
 }
 
+void Server::open_for_reading(gid_t group, std::vector<std::string> commands) {
+    TAPGATE_ASSERT(!state_->listener);
+    state_->read_group = group;
+    state_->readable.insert(commands.begin(), commands.end());
+}
+
 Result<void> Server::start() {
     TAPGATE_ASSERT(!state_->listener);
-    auto listener = UnixListener::open(state_->path);
+    auto listener = UnixListener::open(state_->path, state_->read_group);
     if (!listener)
         return fail(listener.error());
     const int fd = ::fcntl(listener->fd(), F_DUPFD_CLOEXEC, 0);

@@ -13,6 +13,9 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
+
+#include <sys/types.h>
 
 namespace tapgate::control {
 
@@ -33,7 +36,7 @@ struct ServerLimits {
 };
 
 /// The control socket: a unix stream socket of mode 0600 that serves root only (SO_PEERCRED, whatever the
-/// mode says by then). Wire format: protocol.hpp.
+/// mode says by then), or root and a group that may read. Wire format: protocol.hpp.
 ///
 /// `event monitor` is built in; its arguments are those of EventFilter.
 /// All functions are for the thread that runs the io_context. Handlers and what they refer to must live until
@@ -49,6 +52,11 @@ class Server {
     /// Names the handler of a command such as "guest show". Before start(); a second one of the same name is
     /// a bug.
     void add(std::string command, Handler handler);
+
+    /// Lets members of `group` connect, monitor and send `commands`, and nothing else. Half of the
+    /// connections stay root's. Before start(), which then wants the socket file to be of that group
+    /// (UnixListener::open()).
+    void open_for_reading(gid_t group, std::vector<std::string> commands);
 
     /// Creates the socket and serves. A socket file on which nobody answers is replaced; kExists if somebody
     /// does or if the path is something else than a socket. Its directory is made (0755) if it is missing.

@@ -67,7 +67,7 @@ Result<std::string> make_socket_directory(const std::string& path) {
     return directory;
 }
 
-Result<UnixListener> UnixListener::open(const std::string& path) {
+Result<UnixListener> UnixListener::open(const std::string& path, std::optional<gid_t> group) {
     const auto address = unix_address(path);
     if (!address)
         return fail(address.error());
@@ -91,14 +91,24 @@ Result<UnixListener> UnixListener::open(const std::string& path) {
     UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     if (!fd)
         return fail_errno("open a unix socket");
-    // bind() gives the file the mode of the unbound socket's inode (net/unix/af_unix.c, unix_bind_bsd), so
-    // there is no moment in which others could connect, and the process's umask stays as it is.
-    if (::fchmod(fd.get(), 0600) != 0 || ::bind(fd.get(), generic(*address), sizeof *address) != 0)
+    // bind() gives the file what the umask leaves of 0777 (net/unix/af_unix.c, unix_bind_bsd), so there is no
+    // moment in which others could connect. A file that another thread makes meanwhile is closed to others,
+    // at worst.
+    const mode_t mask = ::umask(group ? 0117 : 0177);
+    const int bound = ::bind(fd.get(), generic(*address), sizeof *address);
+    const int bind_error = errno;
+    ::umask(mask);
+    if (bound != 0) {
+        errno = bind_error;
         return fail_errno(fmt::format("bind {}", path));
+    }
     struct stat made{};
     if (::lstat(path.c_str(), &made) != 0)
         return fail_errno(fmt::format("look at {}", path));
     UnixListener listener(std::move(fd), path, made.st_dev, made.st_ino);
+    if (group && made.st_gid != *group)
+        return fail(ErrorCode::kInvalid,
+                    fmt::format("{} belongs to group {} instead of {}", path, made.st_gid, *group));
     if (::listen(listener.fd(), SOMAXCONN) != 0)
         return fail_errno(fmt::format("listen on {}", path));
     return listener;

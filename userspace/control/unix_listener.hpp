@@ -4,6 +4,7 @@
 #include "base/result.hpp"
 #include "base/unique_fd.hpp"
 
+#include <optional>
 #include <string>
 
 #include <sys/types.h>
@@ -17,13 +18,15 @@ Result<sockaddr_un> unix_address(const std::string& path);
 /// The directory of a socket path, made (0755) if it is missing.
 Result<std::string> make_socket_directory(const std::string& path);
 
-/// A listening unix stream socket of mode 0600 and its file. Destroying it removes the file, unless another
-/// has taken the file's place.
+/// A listening unix stream socket of mode 0600, or 0660 for a group, and its file. Destroying it removes the
+/// file, unless another has taken the file's place.
 class UnixListener {
   public:
     /// Makes the directory (0755) if it is missing. A socket file on which nobody answers is replaced;
     /// kExists if somebody answers, if the path is no socket, or if another process is doing this right now.
-    static Result<UnixListener> open(const std::string& path);
+    /// The file's group is the process's effective one (or its directory's, if that is setgid): kInvalid if
+    /// it is not `group`.
+    static Result<UnixListener> open(const std::string& path, std::optional<gid_t> group = std::nullopt);
 
     UnixListener(UnixListener&&) = default;
     UnixListener& operator=(UnixListener&&) = delete;

@@ -422,7 +422,11 @@ void add_command(control::Server& server, Daemon& daemon, const char* name, Comm
     });
 }
 
-void add_commands(control::Server& server, Daemon& daemon) {
+void add_commands(control::Server& server, Daemon& daemon, std::optional<gid_t> readers) {
+    if (readers)
+        server.open_for_reading(*readers,
+                                {"status show", "guest show", "flow show", "dns show", "dns stats",
+                                 "event show", "metric show", "policy show", "policy history", "why"});
     const auto add = [&](const char* name, Command command) { add_command(server, daemon, name, command); };
     add("status show", status_show);
     add("guest show", guest_show);

@@ -3,6 +3,10 @@
 
 #include "control/server.hpp"
 
+#include <optional>
+
+#include <sys/types.h>
+
 namespace tapgate::daemon {
 
 class Daemon;
@@ -13,9 +17,10 @@ using Command = Reply (*)(Daemon& daemon, const boost::json::object& args);
 
 void add_command(control::Server& server, Daemon& daemon, const char* name, Command command);
 
-/// Registers the handler of every control command with `server`. `daemon` outlives the server's io_context
-/// run. userspace/control/README.md has the shape of each reply.
-void add_commands(control::Server& server, Daemon& daemon);
+/// Registers the handler of every control command with `server`, and lets `readers` send those that change
+/// nothing. `daemon` outlives the server's io_context run. userspace/control/README.md has the shape of each
+/// reply.
+void add_commands(control::Server& server, Daemon& daemon, std::optional<gid_t> readers);
 /// Those about events and metrics among them (event_commands.cpp).
 void add_event_commands(control::Server& server, Daemon& daemon);
 /// Those about policies among them (policy_commands.cpp).

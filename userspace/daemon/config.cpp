@@ -419,6 +419,11 @@ Read<void> read_daemon(const DocumentNode& node, DaemonSettings& daemon) {
     };
     return read_table(node, {number_field("workers", daemon.workers, 1, TG_WORKERS_MAX),
                              path_field("control_socket", daemon.control_socket, kMaxSocketPath),
+                             string_field("control_group",
+                                          [&daemon](const std::string& group) -> Result<void> {
+                                              daemon.control_group = group;
+                                              return {};
+                                          }),
                              path_field("pin_dir", daemon.pin_dir),
                              number_field("mark", daemon.mark, 1, UINT32_MAX),
                              {"route_table", route_table},

@@ -32,6 +32,7 @@ enum class SpliceMode : std::uint8_t {
 struct DaemonSettings {
     unsigned workers = 1; ///< 1..64; parse_config() fills in the number of CPUs
     std::string control_socket = "/run/tapgate/control.sock";
+    std::string control_group; ///< members may read over the control socket; empty: nobody but root
     std::string pin_dir = "/sys/fs/bpf/tapgate";
     std::uint32_t mark = 0x7461;       ///< never 0
     std::uint32_t route_table = 29793; ///< never a table of the kernel's own (0, 253, 254, 255)

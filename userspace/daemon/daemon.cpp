@@ -16,6 +16,7 @@
 #include <csignal>
 #include <filesystem>
 
+#include <grp.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -97,6 +98,8 @@ Result<void> Daemon::start_parts() {
     if (!datapath)
         return fail(datapath.error());
     datapath_ = std::move(*datapath);
+    if (const auto taken = take_control_group(); !taken)
+        return taken;
     // From here on nothing is loaded any more, and there is one thread still.
     if (const auto entered = enter_sandbox_if_wanted(); !entered)
         return entered;
@@ -130,8 +133,22 @@ Result<void> Daemon::start_parts() {
         metrics_ = std::move(*metrics);
     }
     // Last, so that whoever finds the socket finds a daemon that serves.
-    add_commands(*control_, *this);
+    add_commands(*control_, *this, control_group_);
     return control_->start();
+}
+
+Result<void> Daemon::take_control_group() {
+    const std::string& name = config_.daemon.control_group;
+    if (name.empty())
+        return {};
+    const group* found = ::getgrnam(name.c_str()); // one thread runs
+    if (found == nullptr)
+        return fail(ErrorCode::kNotFound, fmt::format("daemon.control_group: there is no group '{}'", name));
+    // Root may not give files away any more once it has no CAP_CHOWN; what it makes has its own group.
+    if (::setgid(found->gr_gid) != 0)
+        return fail_errno(fmt::format("take the group '{}'", name));
+    control_group_ = found->gr_gid;
+    return {};
 }
 
 Result<void> Daemon::enter_sandbox_if_wanted() const {

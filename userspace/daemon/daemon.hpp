@@ -25,6 +25,7 @@
 #include <chrono>
 #include <future>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -84,6 +85,8 @@ class Daemon {
     explicit Daemon(const Config& config);
 
     Result<void> start_parts();
+    /// Looks the group of the control socket up and takes it as the process's own, which its file will have.
+    Result<void> take_control_group();
     Result<void> enter_sandbox_if_wanted() const;
     /// The policies of the configuration, read before the kernel is touched.
     Result<std::vector<PreparedPolicy>> prepare_policies() const;
@@ -115,6 +118,7 @@ class Daemon {
     std::unique_ptr<datapath::Datapath> datapath_;
     std::unique_ptr<KernelAdapter> kernel_;
     std::unique_ptr<PolicyStore> policies_;
+    std::optional<gid_t> control_group_;
     std::unique_ptr<control::Server> control_;
     std::unique_ptr<control::MetricsServer> metrics_;
     std::unique_ptr<EventRelay> events_;

@@ -15,11 +15,15 @@
 
 #include <algorithm>
 #include <array>
+#include <filesystem>
 #include <future>
 #include <optional>
 #include <stdexcept>
+#include <string>
 #include <thread>
+#include <vector>
 
+#include <grp.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -58,8 +62,10 @@ class ServerTest : public testing::Test {
             thread_.join();
     }
 
-    void start(const ServerLimits& limits = ServerLimits()) {
+    void start(const ServerLimits& limits = ServerLimits(), std::optional<gid_t> readers = std::nullopt) {
         server_.emplace(context_, path_, limits);
+        if (readers)
+            server_->open_for_reading(*readers, {"echo"});
         server_->add("echo", echo);
         server_->add("refuse", refuse);
         server_->add("crash", crash);
@@ -96,6 +102,37 @@ class ServerTest : public testing::Test {
             std::this_thread::yield();
         }
         return false;
+    }
+
+    /// What a process of uid 65534 and these groups hears when it sends `request`.
+    [[nodiscard]] std::string told_to_a_user(gid_t group, const std::vector<gid_t>& more,
+                                             const std::string& request) const {
+        std::array<int, 2> channel{};
+        EXPECT_EQ(::pipe(channel.data()), 0);
+        const auto address = unix_address(path_).value();
+        const std::string line = request + "\n";
+        const pid_t child = ::fork();
+        if (child == 0) {
+            // Only async-signal-safe calls: the process has threads.
+            const int fd = ::socket(AF_UNIX, SOCK_STREAM, 0);
+            if (::setgroups(more.size(), more.data()) == 0 && ::setgid(group) == 0 && ::setuid(65534) == 0 &&
+                ::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0) {
+                static_cast<void>(::send(fd, line.data(), line.size(), MSG_NOSIGNAL));
+                std::array<char, 512> text{};
+                const ssize_t n = ::recv(fd, text.data(), text.size(), 0);
+                if (n > 0 && ::write(channel[1], text.data(), static_cast<std::size_t>(n)) == n)
+                    ::_exit(0);
+            }
+            ::_exit(1);
+        }
+        ::close(channel[1]);
+        int status = -1;
+        EXPECT_EQ(::waitpid(child, &status, 0), child);
+        EXPECT_EQ(status, 0);
+        std::array<char, 512> text{};
+        const ssize_t n = ::read(channel[0], text.data(), text.size());
+        ::close(channel[0]);
+        return {text.data(), static_cast<std::size_t>(std::max<ssize_t>(n, 0))};
     }
 
     [[nodiscard]] Client connect() const { return Client::connect(path_).value(); }
@@ -291,33 +328,56 @@ TEST_F(ServerTest, only_root_is_served) {
     // The file would keep others out; the credentials must do so too.
     ASSERT_EQ(::chmod(path_.c_str(), 0666), 0);
     ASSERT_EQ(::chmod(dir_.file("").c_str(), 0755), 0);
-    std::array<int, 2> channel{};
-    ASSERT_EQ(::pipe(channel.data()), 0);
-    const auto address = unix_address(path_).value();
-    const pid_t child = ::fork();
-    ASSERT_GE(child, 0);
-    if (child == 0) {
-        // Only async-signal-safe calls: the process has threads.
-        const int fd = ::socket(AF_UNIX, SOCK_STREAM, 0);
-        if (::setuid(65534) == 0 &&
-            ::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0) {
-            std::array<char, 512> text{};
-            const ssize_t n = ::recv(fd, text.data(), text.size(), 0);
-            if (n > 0 && ::write(channel[1], text.data(), static_cast<std::size_t>(n)) == n)
-                ::_exit(0);
-        }
-        ::_exit(1);
-    }
-    ::close(channel[1]);
-    int status = 0;
-    ASSERT_EQ(::waitpid(child, &status, 0), child);
-    EXPECT_EQ(status, 0);
-    std::array<char, 512> text{};
-    const ssize_t n = ::read(channel[0], text.data(), text.size());
-    ::close(channel[0]);
-    EXPECT_EQ(std::string(text.data(), static_cast<std::size_t>(std::max<ssize_t>(n, 0))),
+    EXPECT_EQ(told_to_a_user(65534, {}, "{}"),
               "{\"schema\":1,\"error\":{\"code\":\"permission\",\"message\":\"the control socket serves root "
               "only\"}}\n");
+    EXPECT_TRUE(connect().call("echo", {}));
+}
+
+TEST_F(ServerTest, a_group_may_read_and_nothing_else) {
+    if (::getuid() != 0)
+        GTEST_SKIP() << "needs root to become somebody else";
+    constexpr gid_t kReaders = 4242;
+    ASSERT_EQ(::setegid(kReaders), 0); // as the daemon does
+    start(ServerLimits(), kReaders);
+    ASSERT_EQ(::setegid(0), 0);
+    ASSERT_EQ(::chmod(dir_.file("").c_str(), 0755), 0);
+    struct stat file{};
+    ASSERT_EQ(::stat(path_.c_str(), &file), 0);
+    EXPECT_EQ(file.st_gid, kReaders);
+    EXPECT_EQ(file.st_mode & 0777U, 0660U);
+
+    const std::string echo = R"({"schema":1,"command":"echo","args":{}})";
+    const std::string monitor = R"({"schema":1,"command":"event monitor","args":{}})";
+    const std::string refuse_it = R"({"schema":1,"command":"refuse","args":{}})";
+    EXPECT_EQ(told_to_a_user(kReaders, {}, echo), "{\"schema\":1,\"args\":{}}\n");
+    EXPECT_EQ(told_to_a_user(65534, {1, kReaders}, echo), "{\"schema\":1,\"args\":{}}\n");
+    EXPECT_EQ(told_to_a_user(kReaders, {}, monitor), "{\"schema\":1,\"monitoring\":true}\n");
+    EXPECT_NE(told_to_a_user(kReaders, {}, refuse_it).find("'refuse' is for root"), std::string::npos);
+    // The file keeps the others out, and the credentials if it does not.
+    ASSERT_EQ(::chmod(path_.c_str(), 0666), 0);
+    EXPECT_NE(told_to_a_user(65534, {1}, echo).find("\"permission\""), std::string::npos);
+    EXPECT_EQ(connect().call("refuse", {}).error().code(), ErrorCode::kNotFound);
+}
+
+TEST_F(ServerTest, a_socket_file_of_another_group_is_not_served) {
+    Server server(context_, path_);
+    server.open_for_reading(4242, {});
+    EXPECT_EQ(server.start().error().code(), ErrorCode::kInvalid);
+    EXPECT_FALSE(std::filesystem::exists(path_));
+}
+
+TEST_F(ServerTest, those_who_read_leave_half_of_the_connections_to_root) {
+    if (::getuid() != 0)
+        GTEST_SKIP() << "needs root to become somebody else";
+    constexpr gid_t kReaders = 4242;
+    ASSERT_EQ(::setegid(kReaders), 0);
+    ServerLimits limits;
+    limits.clients = 1; // half of it is none
+    start(limits, kReaders);
+    ASSERT_EQ(::setegid(0), 0);
+    ASSERT_EQ(::chmod(dir_.file("").c_str(), 0755), 0);
+    EXPECT_NE(told_to_a_user(kReaders, {}, "{}").find("\"limit\""), std::string::npos);
     EXPECT_TRUE(connect().call("echo", {}));
 }
 

@@ -21,8 +21,9 @@ constexpr BadConfig kBadConfigs[] = {
     {"[demon]\n", "1:2: unknown key 'demon'; did you mean 'daemon'? valid: daemon, log, dns, limits, timers, "
                   "groups, guest, policy"},
     {"daemon = 3\n", "1:10: daemon: a number where a table is expected"},
-    {"[daemon]\nworker = 4\n", "2:1: daemon: unknown key 'worker'; did you mean 'workers'? valid: workers, "
-                               "control_socket, pin_dir, mark, route_table, metrics_listen, splice, sandbox"},
+    {"[daemon]\nworker = 4\n",
+     "2:1: daemon: unknown key 'worker'; did you mean 'workers'? valid: workers, "
+     "control_socket, control_group, pin_dir, mark, route_table, metrics_listen, splice, sandbox"},
     {"[daemon]\nworkers = 0\n", "2:11: daemon: workers: 0 is out of range (1 to 64)"},
     {"[daemon]\nworkers = 65\n", "2:11: daemon: workers: 65 is out of range (1 to 64)"},
     {"[daemon]\nworkers = \"2\"\n",

@@ -93,6 +93,7 @@ TEST(Config, every_key_is_read) {
 [daemon]
 workers = 3
 control_socket = "/run/test.sock"
+control_group = "operators"
 pin_dir = "/sys/fs/bpf/test"
 mark = 0x1234
 route_table = 100
@@ -169,6 +170,7 @@ file = "/srv/abs.json"
     EXPECT_EQ(config.log.flows.files, 3U);
     EXPECT_EQ(config.daemon.splice, SpliceMode::kCopy);
     EXPECT_FALSE(config.daemon.sandbox);
+    EXPECT_EQ(config.daemon.control_group, "operators");
     const std::vector<Endpoint> upstreams = {{address("192.0.2.53"), 53},
                                              {address("192.0.2.54"), 5353},
                                              {address("2001:db8::53"), 53},
