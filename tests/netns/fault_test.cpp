@@ -150,7 +150,9 @@ class Fault : public testing::TestWithParam<std::tuple<Conversation, const Famil
 
         static DaemonConfig config(const std::string& splice) {
             DaemonConfig config;
-            config.daemon = fmt::format("workers = 1\nsplice = \"{}\"", splice);
+            // strace keeps a call from being made by making it number -1, which the sandbox's filter takes
+            // for a bug of the daemon's.
+            config.daemon = fmt::format("workers = 1\nsplice = \"{}\"\nsandbox = false", splice);
             config.timers = "peek_ms = 2000\nserver_first_ms = 50";
             config.policy = policy_text({"allow@dns", "deny@shadowed.test:tcp:7001",
                                          "allow@named.test:tcp:443,80", "allow@public:tcp:7000-7001"});
