@@ -34,38 +34,81 @@ const sockaddr* generic(const sockaddr_storage& storage) {
     return reinterpret_cast<const sockaddr*>(&storage);
 }
 
+/// Tried one after the other: a port may be in use towards just this destination.
+constexpr int kPortAttempts = 8;
+
+Result<UniqueFd> open_socket(const sockaddr_storage& remote, const std::string& operation) {
+    UniqueFd fd(::socket(remote.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP));
+    if (!fd)
+        return fail_errno("open a socket to " + operation);
+    if (!set_nodelay(fd.get()))
+        return fail_errno("set TCP_NODELAY to " + operation);
+    return fd;
+}
+
+/// Binds; false: the port does not do.
+Result<bool> bind_to(int fd, const DialSource& source, const std::string& operation) {
+    const int on = 1;
+    ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    sockaddr_storage local{};
+    socklen_t length = source.endpoint.to_sockaddr(local);
+    if (::bind(fd, generic(local), length) != 0)
+        return fail_errno("bind to " + source.endpoint.to_string() + " to " + operation);
+    if (!source.bound)
+        return true;
+    length = sizeof local;
+    if (::getsockname(fd, reinterpret_cast<sockaddr*>(&local), &length) != 0)
+        return fail_errno("read the address to " + operation);
+    const auto bound = Endpoint::from_sockaddr(local);
+    return bound && source.bound(*bound);
+}
+
+/// A socket whose connect() has begun; `is_connected` if it is over already.
+Result<UniqueFd> begin_connect(const Endpoint& destination, const DialSource* source,
+                               const std::string& operation, bool& is_connected) {
+    sockaddr_storage remote{};
+    const socklen_t remote_length = destination.to_sockaddr(remote);
+    const int attempts = source != nullptr && source->endpoint.port == 0 ? kPortAttempts : 1;
+    int error_number = EADDRNOTAVAIL;
+    for (int attempt = 0; attempt < attempts; ++attempt) {
+        auto fd = open_socket(remote, operation);
+        if (!fd)
+            return fd;
+        if (source != nullptr) {
+            const auto bound = bind_to(fd->get(), *source, operation);
+            if (!bound)
+                return fail(bound.error());
+            if (!*bound)
+                continue;
+        }
+        is_connected = ::connect(fd->get(), generic(remote), remote_length) == 0;
+        if (is_connected || errno == EINPROGRESS)
+            return fd;
+        error_number = errno;
+        if (error_number != EADDRNOTAVAIL)
+            break;
+    }
+    return fail(Error::from_errno(error_number, operation));
+}
+
 } // namespace
 
 asio::awaitable<Result<asio::ip::tcp::socket>> dial(Endpoint destination, std::chrono::milliseconds timeout,
-                                                    std::optional<Endpoint> source) {
+                                                    const DialSource* source) {
     const auto deadline = std::chrono::steady_clock::now() + timeout;
     const std::string operation = "connect to " + destination.to_string();
-
-    sockaddr_storage remote{};
-    const socklen_t remote_length = destination.to_sockaddr(remote);
-    UniqueFd fd(::socket(remote.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP));
+    bool is_connected = false;
+    auto fd = begin_connect(destination, source, operation, is_connected);
     if (!fd)
-        co_return fail_errno("open a socket to " + operation);
-    if (!set_nodelay(fd.get()))
-        co_return fail_errno("set TCP_NODELAY to " + operation);
-
-    if (source) {
-        sockaddr_storage local{};
-        const socklen_t local_length = source->to_sockaddr(local);
-        if (::bind(fd.get(), generic(local), local_length) != 0)
-            co_return fail_errno("bind to " + source->to_string() + " to " + operation);
-    }
-    const bool is_connected = ::connect(fd.get(), generic(remote), remote_length) == 0;
-    if (!is_connected && errno != EINPROGRESS)
-        co_return fail_errno(operation);
+        co_return fail(fd.error());
 
     asio::ip::tcp::socket socket(co_await asio::this_coro::executor);
-    const auto protocol = remote.ss_family == AF_INET ? asio::ip::tcp::v4() : asio::ip::tcp::v6();
+    const auto protocol = destination.address.is_v4() ? asio::ip::tcp::v4() : asio::ip::tcp::v6();
     boost::system::error_code error;
-    socket.assign(protocol, fd.get(), error);
+    socket.assign(protocol, fd->get(), error);
     if (error)
         co_return fail(Error::from_errno(error.value(), operation));
-    (void)fd.release();
+    (void)fd->release();
 
     if (!is_connected) {
         error = co_await wait_writable_until(socket, deadline);

@@ -34,14 +34,14 @@ class DialerTest : public ::testing::TestWithParam<const char*> {
         return {*IpAddress::parse(GetParam()), acceptor.local_endpoint().port()};
     }
 
-    void dial_and_run(Endpoint to, std::chrono::milliseconds timeout, std::optional<Endpoint> source = {}) {
+    void dial_and_run(Endpoint to, std::chrono::milliseconds timeout, const DialSource* source = nullptr) {
         begin(to, timeout, source);
         context_.run();
     }
 
-    void begin(Endpoint to, std::chrono::milliseconds timeout, std::optional<Endpoint> source = {}) {
+    void begin(Endpoint to, std::chrono::milliseconds timeout, const DialSource* source = nullptr) {
         auto dialling = [](DialerTest& test, Endpoint where, std::chrono::milliseconds limit,
-                           std::optional<Endpoint> from) -> asio::awaitable<void> {
+                           const DialSource* from) -> asio::awaitable<void> {
             test.outcome_ = co_await dial(where, limit, from);
         };
         spawn(context_.get_executor(), "test dial", dialling(*this, to, timeout, source), cancel_);
@@ -85,16 +85,47 @@ TEST_P(DialerTest, the_source_is_bound_first) {
         tcp::acceptor finds_a_free_port(context_);
         source.port = listen(finds_a_free_port, 1).port;
     }
-    dial_and_run(to, 10s, source);
+    std::vector<Endpoint> told;
+    const DialSource from(source, [&](const Endpoint& local) {
+        told.push_back(local);
+        return true;
+    });
+    dial_and_run(to, 10s, &from);
     ASSERT_TRUE(outcome_.has_value());
     ASSERT_TRUE(outcome_->has_value()) << outcome_->error().message();
     EXPECT_EQ((*outcome_)->local_endpoint().port(), source.port);
+    EXPECT_EQ(told, std::vector{source});
+}
+
+TEST_P(DialerTest, a_port_that_does_not_do_is_replaced_by_another) {
+    tcp::acceptor acceptor(context_);
+    const Endpoint to = listen(acceptor, 1);
+    std::vector<Endpoint> told;
+    const DialSource from({*IpAddress::parse(GetParam()), 0}, [&](const Endpoint& local) {
+        told.push_back(local);
+        return told.size() == 2;
+    });
+    dial_and_run(to, 10s, &from);
+    ASSERT_TRUE(outcome_.has_value());
+    ASSERT_TRUE(outcome_->has_value()) << outcome_->error().message();
+    ASSERT_EQ(told.size(), 2U);
+    EXPECT_EQ((*outcome_)->local_endpoint().port(), told[1].port);
+}
+
+TEST_P(DialerTest, a_dial_for_which_no_port_does_is_an_error) {
+    tcp::acceptor acceptor(context_);
+    const Endpoint to = listen(acceptor, 1);
+    const std::size_t descriptors_before = count_descriptors();
+    const DialSource from({*IpAddress::parse(GetParam()), 0}, [](const Endpoint&) { return false; });
+    dial_and_run(to, 10s, &from);
+    EXPECT_EQ(errno_of_failure(), EADDRNOTAVAIL);
+    EXPECT_EQ(count_descriptors(), descriptors_before);
 }
 
 TEST_P(DialerTest, a_source_this_host_does_not_have_is_an_error) {
     const bool is_v4 = IpAddress::parse(GetParam())->is_v4();
-    const Endpoint source{*IpAddress::parse(is_v4 ? "192.0.2.1" : "2001:db8::1"), 0};
-    dial_and_run({*IpAddress::parse(GetParam()), 9}, 10s, source);
+    const DialSource source({*IpAddress::parse(is_v4 ? "192.0.2.1" : "2001:db8::1"), 0}, {});
+    dial_and_run({*IpAddress::parse(GetParam()), 9}, 10s, &source);
     EXPECT_EQ(errno_of_failure(), EADDRNOTAVAIL);
 }
 

@@ -29,6 +29,11 @@ void NetlinkRequest::add(std::uint16_t type, const void* value, std::size_t size
     append(value, size);
 }
 
+void NetlinkRequest::add_address(std::uint16_t type, const IpAddress& address) {
+    const ByteView bytes = ByteView(address.bytes()).subspan(address.is_v4() ? 12 : 0);
+    add(type, bytes.data(), bytes.size());
+}
+
 std::vector<std::uint8_t> NetlinkRequest::finish(std::uint32_t sequence) const {
     std::vector<std::uint8_t> out = bytes_;
     nlmsghdr header{};

@@ -33,6 +33,9 @@ class NetlinkRequest {
 
     void add_u8(std::uint16_t type, std::uint8_t value) { add(type, &value, sizeof(value)); }
 
+    /// Four bytes for IPv4, sixteen for IPv6.
+    void add_address(std::uint16_t type, const IpAddress& address);
+
     /// The finished message, with its length and `sequence` filled in.
     [[nodiscard]] std::vector<std::uint8_t> finish(std::uint32_t sequence) const;
 

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "net/netlink/route.hpp"
+
+#include <utility>
+
+#include <linux/rtnetlink.h>
+#include <sys/socket.h>
+
+namespace tapgate::net {
+
+Result<RouteQuery> RouteQuery::open() {
+    auto socket = NetlinkSocket::open();
+    if (!socket)
+        return fail(socket.error());
+    return RouteQuery(std::move(*socket));
+}
+
+Result<Route> RouteQuery::to(const IpAddress& destination) {
+    rtmsg header{};
+    header.rtm_family = destination.is_v4() ? AF_INET : AF_INET6;
+    header.rtm_dst_len = destination.is_v4() ? 32 : 128;
+    NetlinkRequest request(RTM_GETROUTE, NLM_F_ACK, header);
+    request.add_address(RTA_DST, destination);
+    Route route;
+    const auto asked = socket_.query(
+        request, "find the route to " + destination.to_string(), [&](const NetlinkMessage& message) {
+            const auto found = message.family<rtmsg>();
+            if (message.header.nlmsg_type != RTM_NEWROUTE || !found)
+                return;
+            const ByteView attributes = message.attributes(sizeof(rtmsg));
+            route.ifindex = attribute_u32(attributes, RTA_OIF).value_or(0);
+            route.source = attribute_address(attributes, RTA_PREFSRC).value_or(IpAddress());
+            route.is_forwarded_out = found->rtm_type == RTN_UNICAST;
+        });
+    if (!asked)
+        return fail(asked.error());
+    if (route.ifindex == 0 || route.source == IpAddress())
+        return fail(ErrorCode::kIo,
+                    "the kernel says no interface or address for the route to " + destination.to_string());
+    return route;
+}
+
+} // namespace tapgate::net

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "base/ip.hpp"
+#include "base/result.hpp"
+#include "net/netlink/netlink_socket.hpp"
+
+namespace tapgate::net {
+
+/// How packets of this host reach a destination now.
+struct Route {
+    unsigned ifindex = 0;
+    IpAddress source;              ///< what the host would send from
+    bool is_forwarded_out = false; ///< unicast to another host; not local, multicast or refused
+};
+
+/// Asks the kernel for routes, in the network namespace in which it was opened. One thread.
+class RouteQuery {
+  public:
+    static Result<RouteQuery> open();
+
+    /// Errors carry the kernel's errno, as ENETUNREACH.
+    Result<Route> to(const IpAddress& destination);
+
+  private:
+    explicit RouteQuery(NetlinkSocket socket) : socket_(std::move(socket)) {}
+
+    NetlinkSocket socket_;
+};
+
+} // namespace tapgate::net
