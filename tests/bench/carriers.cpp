@@ -209,8 +209,8 @@ IpAddress bench_server() {
 std::vector<std::unique_ptr<Carrier>> make_carriers() {
     std::vector<std::unique_ptr<Carrier>> carriers;
     carriers.push_back(std::make_unique<Forwarding>());
-    carriers.push_back(std::make_unique<Tapgate>("uring"));
-    carriers.push_back(std::make_unique<Tapgate>("copy"));
+    for (const char* splice : {"kernel", "uring", "copy"})
+        carriers.push_back(std::make_unique<Tapgate>(splice));
     carriers.push_back(std::make_unique<HaProxy>());
     carriers.push_back(std::make_unique<Nginx>());
     return carriers;

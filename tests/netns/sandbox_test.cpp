@@ -78,7 +78,8 @@ TEST(Sandbox, the_capabilities_that_the_unit_leaves_are_enough) {
     const auto config = write_scratch(
         "unit/tapgate.toml",
         fmt::format(
-            "[daemon]\ncontrol_socket = \"{}\"\npin_dir = \"/sys/fs/bpf/unit\"\n[[guest]]\nname = \"vm0\"\n"
+            "[daemon]\ncontrol_socket = \"{}\"\npin_dir = \"/sys/fs/bpf/unit\"\nsplice = "
+            "\"kernel\"\n[[guest]]\nname = \"vm0\"\n"
             "interface = \"tap0\"\naddresses = [\"192.0.2.2\"]\npolicy = \"main\"\n[policy.main]\nfile = "
             "\"{}\"\n",
             socket, policy.string()));

@@ -13,7 +13,7 @@
 
 #include <poll.h>
 
-// Bytes verbatim, ends faithful, nothing left behind (I9): for both ways of carrying a session.
+// Bytes verbatim, ends faithful, nothing left behind (I9): for every way of carrying a session.
 namespace tapgate::test {
 namespace {
 
@@ -261,7 +261,8 @@ TEST_P(Transfer, flow_show_tells_the_live_session) {
     EXPECT_EQ(flow.at("bytes_down").to_number<int>(), 6);
 }
 
-INSTANTIATE_TEST_SUITE_P(Splice, Transfer, testing::Combine(testing::Values("uring", "copy"), families()),
+INSTANTIATE_TEST_SUITE_P(Splice, Transfer,
+                         testing::Combine(testing::Values("kernel", "uring", "copy"), families()),
                          [](const auto& tested) {
                              return std::get<0>(tested.param) + "_" + std::get<1>(tested.param)->name;
                          });

@@ -71,6 +71,16 @@ std::string drops(const json::object& object) {
     return rows.empty() ? "" : "dropped:\n" + columns(rows, kDropColumns, "  ");
 }
 
+constexpr Column kRefusalColumns[] = {
+    {"FLOWS", [](const json::object& row) { return cell(row, "flows"); }},
+    {"REASON", [](const json::object& row) { return cell(row, "reason"); }},
+};
+
+std::string splice_refusals(const json::object& object) {
+    const json::array& rows = list(object, "splice_refusals");
+    return rows.empty() ? "" : "not spliced by the kernel:\n" + columns(rows, kRefusalColumns, "  ");
+}
+
 std::int64_t drop_total(const json::object& object) {
     std::int64_t total = 0;
     for (const json::value& row : list(object, "drops"))
@@ -128,7 +138,7 @@ std::string render_status(const json::object& reply) {
              {"policies", cell(reply, "policies")},
              {"events lost", cell(reply, "events_lost")}})
         facts_table.add({std::string(label), shown});
-    return facts_table.text() + "resolvers:\n" + upstreams.text("  ") + drops(reply);
+    return facts_table.text() + "resolvers:\n" + upstreams.text("  ") + splice_refusals(reply) + drops(reply);
 }
 
 std::string render_guests(const json::object& reply) {

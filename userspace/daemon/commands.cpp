@@ -118,6 +118,22 @@ Result<const GuestRegistry::Attached*> guest_argument(Daemon& daemon, const json
     return attached;
 }
 
+/// Why flows are not carried by the kernel, in the form of drops.
+json::array splice_refusals_json(Daemon& daemon) {
+    json::array rows;
+    for (std::size_t i = 0; i < proxy::kSpliceRefusals; ++i) {
+        const auto refusal = static_cast<proxy::SpliceRefusal>(i);
+        const std::uint64_t flows = daemon.splices().refusals(refusal);
+        if (flows == 0)
+            continue;
+        json::object row;
+        row["reason"] = proxy::splice_refusal_name(refusal);
+        row["flows"] = flows;
+        rows.push_back(std::move(row));
+    }
+    return rows;
+}
+
 Reply status_show(Daemon& daemon, const json::object& args) {
     if (const auto known = control::only_args(args, {}); !known)
         return fail(known.error());
@@ -150,7 +166,8 @@ Reply status_show(Daemon& daemon, const json::object& args) {
             .count();
     reply["kernel"] = kernel.release;
     reply["attach"] = daemon.datapath().attach_kind();
-    reply["splice"] = daemon.workers().front()->relay_name();
+    reply["splice"] = daemon.workers().front()->splice_name();
+    reply["splice_refusals"] = splice_refusals_json(daemon);
     reply["workers"] = daemon.workers().size();
     reply["guests"] = daemon.guests().attached().size();
     reply["sessions"] = sessions;

@@ -39,8 +39,9 @@ constexpr std::size_t kMaxName = 63;
 /// A glob may be longer than the names it matches.
 constexpr std::size_t kMaxGlob = 31;
 
-constexpr policy::Words<SpliceMode, 3> kSpliceModes = {{
+constexpr policy::Words<SpliceMode, 4> kSpliceModes = {{
     {"auto", SpliceMode::kAuto},
+    {"kernel", SpliceMode::kKernel},
     {"uring", SpliceMode::kUring},
     {"copy", SpliceMode::kCopy},
 }};

@@ -24,8 +24,9 @@ using MacAddress = std::array<std::uint8_t, 6>;
 
 /// What carries allowed sessions.
 enum class SpliceMode : std::uint8_t {
-    kAuto,  ///< io_uring if the kernel has it, else copy
-    kUring, ///< io_uring, or the daemon does not start
+    kAuto,   ///< io_uring if the kernel has it, else copy
+    kKernel, ///< BPF, and by kAuto what it cannot carry; or the daemon does not start
+    kUring,  ///< io_uring, or the daemon does not start
     kCopy,
 };
 

@@ -43,6 +43,8 @@ proxy::Splice splice_of(SpliceMode mode) {
     switch (mode) {
     case SpliceMode::kAuto:
         return proxy::Splice::kAuto;
+    case SpliceMode::kKernel:
+        return proxy::Splice::kKernel;
     case SpliceMode::kUring:
         return proxy::Splice::kUring;
     case SpliceMode::kCopy:
@@ -100,10 +102,17 @@ Result<void> Daemon::start_parts() {
     datapath_ = std::move(*datapath);
     if (const auto taken = take_control_group(); !taken)
         return taken;
+    if (config_.daemon.splice == SpliceMode::kKernel) {
+        auto raw_tcp = net::RawTcp::open();
+        if (!raw_tcp)
+            return fail(raw_tcp.error().with_context("splice = \"kernel\""));
+        raw_tcp_.emplace(std::move(*raw_tcp));
+    }
     // From here on nothing is loaded any more, and there is one thread still.
     if (const auto entered = enter_sandbox_if_wanted(); !entered)
         return entered;
     kernel_ = std::make_unique<KernelAdapter>(context_, *datapath_, config_.dns.min_ttl.count() == 0);
+    splices_ = std::make_unique<SpliceAdapter>(*datapath_);
     policies_ = std::make_unique<PolicyStore>(datapath_->last_generation() + 1, *kernel_);
     if (const auto loaded = load_policies(*prepared); !loaded)
         return loaded;
@@ -229,6 +238,8 @@ Result<void> Daemon::start_workers() {
         settings.dns_timeout = config_.dns.timeout;
         settings.dns_idle = config_.timers.dns_idle;
         settings.splice = splice_of(config_.daemon.splice);
+        settings.splices = splices_.get();
+        settings.raw_tcp = raw_tcp_ ? &*raw_tcp_ : nullptr;
         auto worker = proxy::Worker::create(settings, *kernel_, *events_);
         if (!worker)
             return fail(worker.error());
@@ -279,7 +290,7 @@ void Daemon::run() {
     net::spawn(context_.get_executor(), "policy files", watcher_->run());
     net::spawn(context_.get_executor(), "tick", tick());
     spdlog::info("serving: {} workers, splice {}, programs by {}", workers_.size(),
-                 workers_.front()->relay_name(), datapath_->attach_kind());
+                 workers_.front()->splice_name(), datapath_->attach_kind());
     service_manager_.ready();
     context_.run();
     service_manager_.stopping();
@@ -294,8 +305,10 @@ asio::awaitable<void> Daemon::follow_links() {
         if (error)
             co_return;
         const auto read = links_->read_events([this](const net::LinkEvent& event) {
-            if (event.change == net::LinkChange::kRemoved)
+            if (event.change == net::LinkChange::kRemoved) {
                 guests_->link_removed(event.link.ifindex);
+                splices_->link_removed(event.link.ifindex);
+            }
         });
         if (!read) {
             spdlog::error("{}", read.error().message());

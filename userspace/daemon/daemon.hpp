@@ -14,9 +14,11 @@
 #include "daemon/policy_store.hpp"
 #include "daemon/policy_watcher.hpp"
 #include "daemon/service_manager.hpp"
+#include "daemon/splice_adapter.hpp"
 #include "datapath/datapath.hpp"
 #include "net/netlink/link_monitor.hpp"
 #include "net/netlink/steering.hpp"
+#include "net/raw_tcp.hpp"
 
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
@@ -52,6 +54,8 @@ class Daemon {
     [[nodiscard]] datapath::Datapath& datapath() { return *datapath_; }
 
     [[nodiscard]] KernelAdapter& kernel() { return *kernel_; }
+
+    [[nodiscard]] const SpliceAdapter& splices() const { return *splices_; }
 
     [[nodiscard]] const PolicyStore& policies() const { return *policies_; }
 
@@ -117,6 +121,8 @@ class Daemon {
     std::unique_ptr<net::LinkMonitor> links_;
     std::unique_ptr<datapath::Datapath> datapath_;
     std::unique_ptr<KernelAdapter> kernel_;
+    std::unique_ptr<SpliceAdapter> splices_;
+    std::optional<net::RawTcp> raw_tcp_; ///< of splice = "kernel" alone
     std::unique_ptr<PolicyStore> policies_;
     std::optional<gid_t> control_group_;
     std::unique_ptr<control::Server> control_;

@@ -60,7 +60,7 @@ void add_daemon(Families& families, Daemon& daemon) {
     build.add({{"version", std::string(version())},
                {"kernel", kernel.release},
                {"attach", std::string(daemon.datapath().attach_kind())},
-               {"splice", std::string(daemon.workers().front()->relay_name())}},
+               {"splice", std::string(daemon.workers().front()->splice_name())}},
               1);
     families.push_back(std::move(build));
     families.push_back(

@@ -340,8 +340,11 @@ class Walk {
     void add_carrier(const proxy::SessionFacts& facts, const std::optional<FirstFlight>& flight) {
         const bool judges_requests = flight && flight->kind == FirstFlightKind::kHttp &&
                                      compiled_.policy().http_host == policy::HttpHost::kEvery;
-        const std::string splice(judges_requests ? "copy" : daemon_.workers().front()->relay_name());
         const bool is_host = attached_.guest.has_gateway(facts.destination.address);
+        const proxy::Worker& worker = *daemon_.workers().front();
+        const std::string splice(judges_requests ? "copy"
+                                 : is_host       ? worker.relay_name()
+                                                 : worker.splice_name());
         json::object& step = add_step("splice", is_assumed_ ? std::string() : facts.destination.to_string(),
                                       fmt::format("carried by {}{}{}", splice,
                                                   judges_requests ? ", since each request is judged" : "",

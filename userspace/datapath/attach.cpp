@@ -44,6 +44,10 @@ std::string link_path(const std::string& links_path, unsigned ifindex, const Dir
     return fmt::format("{}/{}-{}", links_path, ifindex, direction.name);
 }
 
+std::string uplink_mark(const std::string& links_path, unsigned ifindex) {
+    return fmt::format("{}/{}-uplink", links_path, ifindex);
+}
+
 /// False also for the link of an interface that was deleted.
 bool is_link_on(int link_fd, unsigned ifindex) {
     bpf_link_info info{};
@@ -153,8 +157,9 @@ bool has_tcx() {
            errno != EINVAL;
 }
 
-Attacher::Attacher(std::string links_path, AttachKind kind, int ingress_fd, int egress_fd)
-    : links_path_(std::move(links_path)), kind_(kind), ingress_fd_(ingress_fd), egress_fd_(egress_fd) {}
+Attacher::Attacher(std::string links_path, AttachKind kind, int ingress_fd, int egress_fd, int uplink_fd)
+    : links_path_(std::move(links_path)), kind_(kind), ingress_fd_(ingress_fd), egress_fd_(egress_fd),
+      uplink_fd_(uplink_fd) {}
 
 bool Attacher::is_attached(unsigned ifindex) const {
     const auto has = [&](const Direction& direction) {
@@ -163,28 +168,41 @@ bool Attacher::is_attached(unsigned ifindex) const {
     return has(kIngress) && has(kEgress);
 }
 
+namespace {
+
+Result<void> attach_one(const std::string& links_path, AttachKind kind, unsigned ifindex,
+                        const Direction& direction, int program_fd) {
+    auto attached = kind == AttachKind::kTcx ? attach_link(links_path, ifindex, direction, program_fd)
+                                             : attach_filter(ifindex, direction, program_fd);
+    if (!attached)
+        return attached;
+    // An earlier daemon may have used the other kind; now that ours is in place it is superfluous.
+    return kind == AttachKind::kTcx ? detach_filter(ifindex, direction)
+                                    : detach_link(links_path, ifindex, direction);
+}
+
+} // namespace
+
 Result<void> Attacher::attach(unsigned ifindex) const {
     const bool before = is_attached(ifindex);
-    const auto attach_both = [&]() -> Result<void> {
-        // Ingress first: it is what confines the guest.
-        for (const auto& [direction, fd] :
-             {std::pair(kIngress, ingress_fd_), std::pair(kEgress, egress_fd_)}) {
-            auto attached = kind_ == AttachKind::kTcx ? attach_link(links_path_, ifindex, direction, fd)
-                                                      : attach_filter(ifindex, direction, fd);
-            if (!attached)
-                return attached;
-            // An earlier daemon may have used the other kind; now that ours is in place it is superfluous.
-            auto removed = kind_ == AttachKind::kTcx ? detach_filter(ifindex, direction)
-                                                     : detach_link(links_path_, ifindex, direction);
-            if (!removed)
-                return removed;
-        }
-        return {};
-    };
-    auto attached = attach_both();
+    // Ingress first: it is what confines the guest.
+    auto attached = attach_one(links_path_, kind_, ifindex, kIngress, ingress_fd_);
+    if (attached)
+        attached = attach_one(links_path_, kind_, ifindex, kEgress, egress_fd_);
     if (!attached && !before)
         static_cast<void>(detach(ifindex)); // the first failure is the one to report
     return attached;
+}
+
+Result<void> Attacher::attach_uplink(unsigned ifindex) const {
+    auto attached = attach_one(links_path_, kind_, ifindex, kIngress, uplink_fd_);
+    if (!attached || kind_ == AttachKind::kTcx)
+        return attached;
+    // A filter has no pin by which cleanup() would find the interface.
+    const std::string mark = uplink_mark(links_path_, ifindex);
+    if (::bpf_obj_pin(uplink_fd_, mark.c_str()) != 0 && errno != EEXIST)
+        return fail_errno(fmt::format("pin {}", mark));
+    return {};
 }
 
 Result<void> Attacher::detach(const std::string& links_path, unsigned ifindex) {
@@ -197,6 +215,8 @@ Result<void> Attacher::detach(const std::string& links_path, unsigned ifindex) {
         if (outcome && !unfiltered)
             outcome = std::move(unfiltered);
     }
+    if (::unlink(uplink_mark(links_path, ifindex).c_str()) != 0 && errno != ENOENT && outcome)
+        outcome = fail_errno(fmt::format("remove the mark of uplink {}", ifindex));
     return outcome;
 }
 

@@ -11,13 +11,13 @@ namespace tapgate::datapath {
 /// True if the kernel has tcx links (Linux 6.6), asked once of the loopback interface without changing it.
 [[nodiscard]] bool has_tcx();
 
-/// Puts the two tap programs on interfaces: as tcx links pinned below `links_path`, ahead of whatever else is
-/// attached, or as clsact filters of a fixed handle and priority. Both outlive the daemon, and are replaced
-/// in place, so that there is no moment without a program.
+/// Puts the two tap programs on guests' interfaces and uplink_ingress on uplinks: as tcx links pinned below
+/// `links_path`, ahead of whatever else is attached, or as clsact filters of a fixed handle and priority.
+/// Both outlive the daemon, and are replaced in place, so that there is no moment without a program.
 class Attacher {
   public:
     /// The descriptors are borrowed.
-    Attacher(std::string links_path, AttachKind kind, int ingress_fd, int egress_fd);
+    Attacher(std::string links_path, AttachKind kind, int ingress_fd, int egress_fd, int uplink_fd);
 
     [[nodiscard]] AttachKind kind() const { return kind_; }
 
@@ -29,7 +29,10 @@ class Attacher {
     /// left with none.
     Result<void> attach(unsigned ifindex) const;
 
-    /// Takes both programs off, in whatever way they were attached. No error if there are none or the
+    /// Puts uplink_ingress on the interface, which is no guest's, in place of the one of an earlier daemon.
+    Result<void> attach_uplink(unsigned ifindex) const;
+
+    /// Takes all programs off, in whatever way they were attached. No error if there are none or the
     /// interface is gone. The clsact qdisc stays: others may have put filters there.
     static Result<void> detach(const std::string& links_path, unsigned ifindex);
 
@@ -43,6 +46,7 @@ class Attacher {
     AttachKind kind_;
     int ingress_fd_;
     int egress_fd_;
+    int uplink_fd_;
 };
 
 } // namespace tapgate::datapath

@@ -9,6 +9,7 @@
 #include "datapath/bindings.hpp"
 #include "datapath/drop_counters.hpp"
 #include "datapath/events.hpp"
+#include "datapath/flows.hpp"
 #include "datapath/guest_table.hpp"
 #include "datapath/in_flight.hpp"
 #include "datapath/libbpf_log.hpp"
@@ -108,12 +109,15 @@ class KernelDatapath final : public Datapath {
                    std::unique_ptr<GuestTable> guests, Policies policies, std::unique_ptr<Events> events)
         : pins_(std::move(pins)), programs_(std::move(programs)), guests_(std::move(guests)),
           policies_(std::move(policies)), events_(std::move(events)),
-          attacher_(pins_.links_path(), kind, programs_->tap_ingress_fd(), programs_->tap_egress_fd()),
+          attacher_(pins_.links_path(), kind, programs_->tap_ingress_fd(), programs_->tap_egress_fd(),
+                    programs_->uplink_ingress_fd()),
           in_flight_(programs_->maps().pending, programs_->maps().dns_pending, *guests_),
           writer_(programs_->record_answer_fd(), programs_->forget_binding_fd(), programs_->maps().recordings,
                   *guests_),
           bindings_(programs_->maps().bindings, programs_->maps().names, programs_->maps().chains, writer_,
                     *guests_),
+          flows_(programs_->change_flow_fd(), programs_->maps().flows, programs_->maps().upstream_flows,
+                 *guests_),
           drops_(programs_->maps().drops, programs_->maps().guest_drops, programs_->maps().events_lost) {}
 
     /// The last steps of open(), which cannot fail.
@@ -122,6 +126,7 @@ class KernelDatapath final : public Datapath {
             if (!interface_exists(ifindex))
                 static_cast<void>(detach_guest(ifindex));
         }
+        flows_.forget(std::nullopt); // what an earlier daemon has left: nobody would look after it
         pins_.keep();
     }
 
@@ -266,6 +271,26 @@ class KernelDatapath final : public Datapath {
 
     void give_back_session(GuestId guest) override { guests_->release(guest, &tg_guest_state::sessions, 1); }
 
+    Result<void> attach_uplink(unsigned ifindex) override {
+        const std::lock_guard lock(mutex_);
+        if (is_guest(ifindex))
+            return fail(ErrorCode::kInvalid, "it is the interface of a guest");
+        return attacher_.attach_uplink(ifindex);
+    }
+
+    Result<SpliceId> record_splice(const SpliceSpec& spec) override { return flows_.record(spec); }
+
+    [[nodiscard]] std::optional<tg_splice> find_splice(const FlowTuple& flow, SpliceId id) const override {
+        return flows_.find(flow, id);
+    }
+
+    bool change_splice(const FlowTuple& flow, SpliceId id, tg_change change,
+                       const SpliceSides& sides) override {
+        return flows_.change(flow, id, change, sides);
+    }
+
+    void remove_splice(const FlowTuple& flow, SpliceId id) override { flows_.remove(flow, id); }
+
     [[nodiscard]] Result<std::vector<BoundName>> bound_names(GuestId guest,
                                                              const IpAddress& address) override {
         return bindings_.bound_names(guest, address, BootClock::now());
@@ -383,6 +408,7 @@ class KernelDatapath final : public Datapath {
 
     void forget(GuestId guest) {
         in_flight_.forget(guest);
+        flows_.forget(guest);
         bindings_.forget(guest);
     }
 
@@ -407,6 +433,7 @@ class KernelDatapath final : public Datapath {
     InFlight in_flight_;
     BindingWriter writer_;
     Bindings bindings_;
+    Flows flows_;
     DropCounters drops_;
     mutable std::mutex mutex_; // attaching, sweeping and the rare walks, one at a time
 };

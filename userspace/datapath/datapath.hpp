@@ -66,6 +66,18 @@ struct FlowTuple {
     Endpoint peer;
 };
 
+/// A connection that BPF is to carry.
+struct SpliceSpec {
+    FlowTuple flow;
+    Endpoint local; ///< where the connection to `flow.peer` comes from
+    GuestId guest = 0;
+    unsigned guest_ifindex = 0;
+    unsigned uplink_ifindex = 0;
+};
+
+using SpliceId = std::uint64_t; ///< never 0, never used twice while the maps live
+using SpliceSides = std::array<tg_new_side, TG_SPLICE_ENDS>;
+
 /// What BPF made of the first packet of a flow (bpf_abi.h).
 struct Judgement {
     tg_verdict verdict = TG_VERDICT_NONE;
@@ -251,6 +263,22 @@ class Datapath {
     /// as many are taken as its caps say, tap_ingress refuses the guest's SYNs.
     virtual bool take_session(GuestId guest, std::uint32_t cap) = 0;
     virtual void give_back_session(GuestId guest) = 0;
+
+    /// Attaches uplink_ingress to the interface, if it is not there already, so that flows can be spliced
+    /// through it. kNotFound: no such interface; kInvalid: it is a guest's.
+    virtual Result<void> attach_uplink(unsigned ifindex) = 0;
+
+    /// Enters a flow as TG_SPLICE_RECORDING. One that is left over under the same key ends. kExists: another
+    /// flow to this destination has `local`; kLimit: the table is full; kNotFound: that guest is gone.
+    virtual Result<SpliceId> record_splice(const SpliceSpec& spec) = 0;
+    /// Nothing if that flow is gone.
+    [[nodiscard]] virtual std::optional<tg_splice> find_splice(const FlowTuple& flow, SpliceId id) const = 0;
+    /// False, with nothing changed: it is gone, or its state does not allow the change. `sides` count for
+    /// TG_CHANGE_FORWARD alone.
+    virtual bool change_splice(const FlowTuple& flow, SpliceId id, tg_change change,
+                               const SpliceSides& sides) = 0;
+    /// Ends and removes the flow, if it is there.
+    virtual void remove_splice(const FlowTuple& flow, SpliceId id) = 0;
 
     /// The names that live bindings of `guest` tie to `address`; one name stands there once for each chain of
     /// aliases by which it has led there. An error: they could not be read, which says nothing of them.

@@ -173,6 +173,14 @@ int Programs::judge_flow_fd() const {
     return ::bpf_program__fd(skeleton_->progs.judge_flow);
 }
 
+int Programs::uplink_ingress_fd() const {
+    return ::bpf_program__fd(skeleton_->progs.uplink_ingress);
+}
+
+int Programs::change_flow_fd() const {
+    return ::bpf_program__fd(skeleton_->progs.change_flow);
+}
+
 Result<void> Programs::load_object(const Settings& settings, const PinDir& pins) {
     const LibbpfCapture capture;
     skeleton_ = tapgate__open();

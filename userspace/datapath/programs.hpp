@@ -63,8 +63,10 @@ class Programs {
     [[nodiscard]] int tap_ingress_fd() const;
     [[nodiscard]] int tap_egress_fd() const;
     [[nodiscard]] int record_answer_fd() const;
+    [[nodiscard]] int uplink_ingress_fd() const;
     [[nodiscard]] int forget_binding_fd() const;
     [[nodiscard]] int judge_flow_fd() const;
+    [[nodiscard]] int change_flow_fd() const;
 
   private:
     Programs() = default;

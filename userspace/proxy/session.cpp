@@ -337,10 +337,12 @@ asio::awaitable<void> Session::say_and_close(std::string_view bytes) {
     socket_.close(ignored);
 }
 
-asio::awaitable<Result<tcp::socket>> Session::dial() const {
+asio::awaitable<Result<tcp::socket>> Session::dial() {
     const Endpoint destination = facts_.destination;
     if (!guest_->has_gateway(destination.address))
-        co_return co_await net::dial(destination, context_.settings.connect_timeout);
+        co_return co_await dial_to_splice();
+    if (context_.kernel_splice != nullptr)
+        context_.kernel_splice->decline(SpliceRefusal::kHostAlias);
     // The gateway address means the host itself: its loopback, in the other family if refused there.
     const IpAddress v4 = IpAddress::from_v4(0x7f000001);
     const IpAddress v6 = *IpAddress::parse("::1");
@@ -353,8 +355,39 @@ asio::awaitable<Result<tcp::socket>> Session::dial() const {
     co_return upstream;
 }
 
+asio::awaitable<Result<tcp::socket>> Session::dial_to_splice() {
+    if (context_.kernel_splice != nullptr && gate_stage()) {
+        context_.kernel_splice->decline(SpliceRefusal::kJudged);
+    } else if (context_.kernel_splice != nullptr) {
+        SpliceTable::Recording flow;
+        flow.flow = {source_, facts_.destination};
+        flow.guest = guest_->id;
+        flow.guest_ifindex = guest_->ifindex;
+        kernel_flow_ = context_.kernel_splice->plan(std::move(flow));
+    }
+    if (kernel_flow_) {
+        const net::DialSource& source = KernelSplice::source(*kernel_flow_);
+        Result<tcp::socket> upstream =
+            co_await net::dial(facts_.destination, context_.settings.connect_timeout, &source);
+        const int error_number = upstream ? 0 : upstream.error().errno_value();
+        if (error_number != EADDRINUSE && error_number != EADDRNOTAVAIL)
+            co_return upstream;
+        kernel_flow_.reset(); // no port is left for it: the kernel may find one that serves several
+    }
+    co_return co_await net::dial(facts_.destination, context_.settings.connect_timeout);
+}
+
 asio::awaitable<void> Session::relay(tcp::socket upstream) {
     state_ = State::kRelay;
+    if (kernel_flow_ && context_.kernel_splice->hand_off(kernel_flow_, socket_, upstream)) {
+        splice_ = KernelSplice::kName;
+        const net::RelayOptions limits(context_.settings.idle_timeout, context_.settings.half_closed_timeout,
+                                       nullptr);
+        const net::RelayResult ended = co_await context_.kernel_splice->run(kernel_flow_, limits);
+        ending_ = ending_of(ended);
+        co_return;
+    }
+    kernel_flow_.reset();
     splice_ = context_.relay.name();
     const net::RelayOptions options(context_.settings.idle_timeout, context_.settings.half_closed_timeout,
                                     &counters_);
@@ -465,8 +498,9 @@ void Session::publish_end() {
     event.name_source = source_of_name(facts_);
     event.verdict = verdict();
     event.splice = splice_;
-    event.bytes_up = counters_.bytes_up;
-    event.bytes_down = counters_.bytes_down;
+    const net::RelayCounters bytes = carried();
+    event.bytes_up = bytes.bytes_up;
+    event.bytes_down = bytes.bytes_down;
     event.duration =
         std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - started_);
     event.how = ending_.how;
@@ -497,6 +531,10 @@ std::string_view Session::verdict() const {
         break;
     }
     return "allow";
+}
+
+net::RelayCounters Session::carried() const {
+    return kernel_flow_ && state_ == State::kRelay ? KernelSplice::carried(*kernel_flow_) : counters_;
 }
 
 void Session::reset_guest() {
@@ -547,8 +585,9 @@ FlowInfo Session::info() const {
     info.name = name_of(facts_);
     info.name_source = source_of_name(facts_);
     info.rule = judgement_.rule;
-    info.bytes_up = counters_.bytes_up;
-    info.bytes_down = counters_.bytes_down;
+    const net::RelayCounters bytes = carried();
+    info.bytes_up = bytes.bytes_up;
+    info.bytes_down = bytes.bytes_down;
     info.age = std::chrono::steady_clock::now() - started_;
     info.denied_by = denied_by_;
     if (drain_deadline_) {

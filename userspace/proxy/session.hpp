@@ -10,6 +10,7 @@
 #include "proxy/flight_gate.hpp"
 #include "proxy/guest.hpp"
 #include "proxy/judgement.hpp"
+#include "proxy/kernel_splice.hpp"
 #include "proxy/kernel_state.hpp"
 #include "proxy/session_info.hpp"
 #include "proxy/swap.hpp"
@@ -52,6 +53,8 @@ struct SessionContext {
     std::function<std::shared_ptr<const Guest>(GuestId)> find_guest;
     /// Every address of the host itself, never null.
     std::function<std::shared_ptr<const std::vector<IpAddress>>()> host_addresses;
+    /// Null where BPF is not to carry anything.
+    KernelSplice* kernel_splice = nullptr;
     /// What peeking reads into, between two waits: a guest that says nothing costs no memory.
     std::vector<std::uint8_t> peek_buffer = {};
 };
@@ -142,7 +145,9 @@ class Session : public std::enable_shared_from_this<Session>, private FlightGate
     void fail(std::string_view what);
     boost::asio::awaitable<void> deny_readably();
     boost::asio::awaitable<void> say_and_close(std::string_view bytes);
-    boost::asio::awaitable<Result<boost::asio::ip::tcp::socket>> dial() const;
+    boost::asio::awaitable<Result<boost::asio::ip::tcp::socket>> dial();
+    /// The same to the destination itself, so that BPF may carry the connection.
+    boost::asio::awaitable<Result<boost::asio::ip::tcp::socket>> dial_to_splice();
     boost::asio::awaitable<void> relay(boost::asio::ip::tcp::socket upstream);
     boost::asio::awaitable<void> relay_gated(boost::asio::ip::tcp::socket upstream);
 
@@ -162,6 +167,7 @@ class Session : public std::enable_shared_from_this<Session>, private FlightGate
     /// What would have to change for the flow to be allowed; empty if it is by now.
     [[nodiscard]] std::string remedy() const;
     [[nodiscard]] std::string_view verdict() const;
+    [[nodiscard]] net::RelayCounters carried() const;
     void reset_guest();
 
     // Policy swaps, session_swap.cpp.
@@ -195,7 +201,8 @@ class Session : public std::enable_shared_from_this<Session>, private FlightGate
     boost::asio::steady_timer drain_timer_;
     std::optional<std::chrono::steady_clock::time_point> drain_deadline_;
     net::RelayCounters counters_;
-    std::string_view splice_; ///< what carries it, once something does
+    std::shared_ptr<KernelSplice::Flow> kernel_flow_; ///< if BPF is to carry it, or does
+    std::string_view splice_;                         ///< what carries it, once something does
 
     /// What is recorded if nothing else is said: cancelled by the daemon, for its own end or the guest's.
     Ending ending_{"cancelled", "daemon"};

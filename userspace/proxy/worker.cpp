@@ -68,10 +68,18 @@ Result<std::unique_ptr<Worker>> Worker::create(const WorkerSettings& settings, K
     if (!relay)
         return fail(relay.error());
     worker->relay_ = std::move(*relay);
+    if (settings.splice == Splice::kKernel) {
+        TAPGATE_ASSERT(settings.splices != nullptr && settings.raw_tcp != nullptr);
+        auto kernel_splice = KernelSplice::create(worker->context_, *settings.splices, *settings.raw_tcp);
+        if (!kernel_splice)
+            return fail(kernel_splice.error().with_context("splice = \"kernel\""));
+        worker->kernel_splice_ = std::move(*kernel_splice);
+    }
     Worker* self = worker.get();
-    worker->session_context_ = std::make_unique<SessionContext>(SessionContext{
-        settings.session, kernel, events, *worker->relay_, worker->gated_relay_,
-        [self](GuestId id) { return self->find_guest(id); }, [self] { return self->host_addresses_; }});
+    worker->session_context_ = std::make_unique<SessionContext>(
+        SessionContext{settings.session, kernel, events, *worker->relay_, worker->gated_relay_,
+                       [self](GuestId id) { return self->find_guest(id); },
+                       [self] { return self->host_addresses_; }, worker->kernel_splice_.get()});
     return worker;
 }
 

@@ -28,7 +28,7 @@
 
 namespace tapgate::proxy {
 
-enum class Splice : std::uint8_t { kAuto, kUring, kCopy };
+enum class Splice : std::uint8_t { kAuto, kKernel, kUring, kCopy };
 
 struct WorkerSettings {
     /// Which worker this is, and of how many.
@@ -38,8 +38,11 @@ struct WorkerSettings {
     std::chrono::milliseconds dns_timeout{2000};
     /// How long a guest's DNS connection may have nothing in flight.
     std::chrono::milliseconds dns_idle{10000};
-    /// kAuto: uring where the kernel has it, else copy.
+    /// kAuto: uring where the kernel has it, else copy. kKernel: BPF, and what it cannot carry as by kAuto.
     Splice splice = Splice::kAuto;
+    /// Needed for kKernel, and outlive the worker.
+    SpliceTable* splices = nullptr;
+    const net::RawTcp* raw_tcp = nullptr;
 };
 
 /// One thread with its io_context, listeners, DNS servers and sessions. Everything it owns is touched by
@@ -59,6 +62,11 @@ class Worker {
     [[nodiscard]] const Listeners& listeners() const { return listeners_; }
 
     [[nodiscard]] std::string_view relay_name() const { return relay_->name(); }
+
+    /// What carries a connection if nothing speaks against it.
+    [[nodiscard]] std::string_view splice_name() const {
+        return kernel_splice_ ? KernelSplice::kName : relay_->name();
+    }
 
     void start();
 
@@ -112,6 +120,7 @@ class Worker {
     Listeners listeners_;
     std::unique_ptr<net::Relay> relay_;
     net::GatedRelay gated_relay_;
+    std::unique_ptr<KernelSplice> kernel_splice_;
     std::shared_ptr<const std::vector<IpAddress>> host_addresses_ =
         std::make_shared<const std::vector<IpAddress>>();
     std::unordered_map<GuestId, std::shared_ptr<const Guest>> guests_;

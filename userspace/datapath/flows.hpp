@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "datapath/datapath.hpp"
+#include "datapath/guest_table.hpp"
+#include "datapath/map.hpp"
+
+#include <cstdint>
+#include <mutex>
+#include <optional>
+
+namespace tapgate::datapath {
+
+/// The maps `flows` and `upstream_flows`: TCP connections that BPF carries. Any thread may call anything.
+class Flows {
+  public:
+    /// Borrows descriptors and guests.
+    Flows(int change_flow_fd, int flows_fd, int upstream_flows_fd, const GuestTable& guests)
+        : change_flow_fd_(change_flow_fd), flows_(flows_fd), upstream_flows_(upstream_flows_fd),
+          guests_(guests) {}
+
+    Result<SpliceId> record(const SpliceSpec& spec);
+    [[nodiscard]] std::optional<tg_splice> find(const FlowTuple& flow, SpliceId id) const;
+    bool change(const FlowTuple& flow, SpliceId id, tg_change change, const SpliceSides& sides);
+    void remove(const FlowTuple& flow, SpliceId id);
+    /// Ends and removes the flows of `guest`, or of all. Their ends are reset when they send something.
+    void forget(std::optional<GuestId> guest);
+
+  private:
+    [[nodiscard]] tg_change_result run(const tg_flow& key, SpliceId id, tg_change change,
+                                       const SpliceSides& sides) const;
+    void remove_entry(const tg_flow& key, const tg_splice& splice);
+
+    int change_flow_fd_;
+    HashMap<tg_flow, tg_splice, true> flows_;
+    HashMap<tg_flow, tg_flow> upstream_flows_;
+    const GuestTable& guests_;
+    std::mutex mutex_; // inserting and removing take several steps
+    SpliceId last_id_ = 0;
+};
+
+} // namespace tapgate::datapath

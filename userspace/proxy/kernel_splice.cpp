@@ -1,0 +1,504 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "proxy/kernel_splice.hpp"
+
+#include "base/log.hpp"
+#include "net/async.hpp"
+
+#include <boost/asio/this_coro.hpp>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <optional>
+#include <utility>
+
+#include <sys/socket.h>
+
+namespace tapgate::proxy {
+
+namespace asio = boost::asio;
+using asio::ip::tcp;
+using net::RelayEnd;
+using net::RelayParty;
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+using std::chrono::steady_clock;
+
+namespace {
+
+/// The most that is kept of a guest for sending again. A window clamp bounds what it can send only roughly.
+constexpr std::size_t kFirstFlightBytes = 128UL * 1024;
+/// While segments reach a socket the numbers may move on between two readings; then the flow is refused.
+constexpr int kReadings = 4;
+
+/// A flow is looked at after an eighth of the time that it has been silent, within these bounds: one that
+/// ends soon is seen to end soon, and one that is idle costs next to nothing.
+constexpr milliseconds kShortestLook{50};
+constexpr seconds kLongestLook{60};
+/// The first retransmission of a first flight; the time doubles with each (RFC 6298 5).
+constexpr milliseconds kFirstResend{200};
+constexpr milliseconds kLongestResend{5000};
+/// The server has not acknowledged the first flight by then: the flow is reset.
+constexpr seconds kFirstFlightTime{30};
+/// How long the entry of a flow that has ended stays, for the last ACK to be asked for again.
+constexpr seconds kLinger{3};
+
+constexpr std::uint8_t kAck = 0x10;
+constexpr std::uint8_t kPush = 0x08;
+constexpr std::uint8_t kReset = 0x04;
+/// What a segment of the first flight says the guest can take, before its scale: the initial window of Linux.
+/// The guest's own segments say better.
+constexpr std::uint32_t kWindow = 64240;
+
+/// True if a is before b, modulo 2^32 (RFC 9293 3.4).
+bool is_before(std::uint32_t a, std::uint32_t b) {
+    return static_cast<std::int32_t>(a - b) < 0;
+}
+
+RelayParty party_of(SpliceTable::End end) {
+    return end == SpliceTable::kGuest ? RelayParty::kGuest : RelayParty::kUpstream;
+}
+
+} // namespace
+
+std::string_view splice_refusal_name(SpliceRefusal refusal) {
+    switch (refusal) {
+    case SpliceRefusal::kHostAlias:
+        return "host-alias";
+    case SpliceRefusal::kJudged:
+        return "judged";
+    case SpliceRefusal::kNoRoute:
+        return "no-route";
+    case SpliceRefusal::kNoUplink:
+        return "no-uplink";
+    case SpliceRefusal::kTableFull:
+        return "table-full";
+    case SpliceRefusal::kOptions:
+        return "options";
+    case SpliceRefusal::kSegmentSize:
+        return "segment-size";
+    case SpliceRefusal::kServerSpoke:
+        return "server-spoke";
+    case SpliceRefusal::kEnding:
+        return "ending";
+    case SpliceRefusal::kFirstFlight:
+        return "first-flight";
+    case SpliceRefusal::kFailed:
+        return "failed";
+    }
+    return "failed";
+}
+
+class KernelSplice::Flow {
+  public:
+    Flow(SpliceTable& flow_table, const SpliceTable::Recording& what, asio::io_context& context)
+        : table(flow_table), recording(what), wake(context) {}
+
+    Flow(const Flow&) = delete;
+    Flow& operator=(const Flow&) = delete;
+
+    ~Flow() {
+        if (id != 0)
+            table.remove(recording.flow, id);
+    }
+
+    [[nodiscard]] std::optional<SpliceTable::Flow> find() const { return table.find(recording.flow, id); }
+
+    SpliceTable& table;
+    SpliceTable::Recording recording;
+    net::DialSource source;
+    SpliceTable::Id id = 0; ///< 0: no entry
+
+    // From the hand-off on.
+    UniqueFd upstream;                ///< silent, keeps the port
+    std::vector<std::uint8_t> flight; ///< empty once it is acknowledged
+    std::uint64_t flight_bytes = 0;
+    std::uint32_t flight_begin = 0;    ///< the guest's sequence number of its first octet
+    std::uint32_t upstream_begin = 0;  ///< the same in the connection to the server
+    std::uint32_t acknowledgement = 0; ///< of the server's, in every segment of the first flight
+    std::uint32_t mss = 0;
+    std::uint16_t window = 0;
+    std::optional<std::uint32_t> clock; ///< of the socket to the server at the hand-off, with timestamps
+    milliseconds resend = kFirstResend;
+    steady_clock::time_point resend_at;
+    steady_clock::time_point give_up_at;
+
+    net::RelayOptions options;
+    bool is_over = false;
+    net::RelayResult result;
+    asio::steady_timer wake; ///< what run() sleeps on
+};
+
+namespace {
+
+/// What both sockets have at one moment while the flow is held.
+struct Numbers {
+    net::TcpState guest;
+    net::TcpState upstream;
+    std::size_t flight = 0; ///< octets of it at the beginning of the buffer
+};
+
+/// Reads them, and leaves the flight where it is; false: they do not stand still, or the flight is none that
+/// can be handed on.
+Result<bool> read_numbers(int guest, int upstream, Numbers& numbers, std::vector<std::uint8_t>& buffer) {
+    for (int reading = 0; reading < kReadings; ++reading) {
+        const auto guest_state = net::read_tcp_state(guest);
+        if (!guest_state)
+            return fail(guest_state.error());
+        const auto upstream_state = net::read_tcp_state(upstream);
+        if (!upstream_state)
+            return fail(upstream_state.error());
+        numbers.guest = *guest_state;
+        numbers.upstream = *upstream_state;
+        const ssize_t length = ::recv(guest, buffer.data(), buffer.size(), MSG_PEEK | MSG_DONTWAIT);
+        if (length < 0 && errno != EAGAIN)
+            return fail_errno("read a first flight");
+        numbers.flight = static_cast<std::size_t>(std::max<ssize_t>(length, 0));
+        if (numbers.flight == buffer.size())
+            return false; // and perhaps more
+        // Nothing has been taken from that socket, so what it has is what it has ever received.
+        if (numbers.flight == numbers.guest.bytes_received)
+            return true;
+    }
+    return false; // urgent data, or a guest that sends faster than we read
+}
+
+std::optional<SpliceRefusal> refusal_of(const SpliceTable::Flow& entry, const net::TcpState& guest,
+                                        const net::TcpState& upstream) {
+    const SpliceTable::Side& server = entry.sides[SpliceTable::kServer];
+    for (const SpliceTable::Side& side : entry.sides) {
+        if (side.has_finished || side.has_reset)
+            return SpliceRefusal::kEnding;
+    }
+    if (!guest.is_established || !upstream.is_established)
+        return SpliceRefusal::kEnding;
+    if (server.last == BootClock::time_point{})
+        return SpliceRefusal::kNoUplink;
+    // Also what was dropped since the flow is held, or is still on its way to the socket.
+    if (upstream.bytes_received != 0 || server.end != upstream.receive_next)
+        return SpliceRefusal::kServerSpoke;
+    if (guest.bytes_sent != 0 || upstream.bytes_sent != 0)
+        return SpliceRefusal::kFailed;
+    if (guest.options != upstream.options || guest.has_timestamps() != server.has_clock)
+        return SpliceRefusal::kOptions;
+    if (upstream.send_mss_with_options() < guest.own_mss || guest.send_mss_with_options() < upstream.own_mss)
+        return SpliceRefusal::kSegmentSize;
+    return std::nullopt;
+}
+
+} // namespace
+
+KernelSplice::KernelSplice(asio::io_context& context, SpliceTable& table, const net::RawTcp& raw,
+                           net::RouteQuery routes)
+    : table_(table), raw_(raw), routes_(std::move(routes)), context_(context), timer_(context),
+      scratch_(kFirstFlightBytes + 1) {}
+
+Result<std::unique_ptr<KernelSplice>> KernelSplice::create(asio::io_context& context, SpliceTable& table,
+                                                           const net::RawTcp& raw) {
+    auto routes = net::RouteQuery::open();
+    if (!routes)
+        return fail(routes.error());
+    return std::unique_ptr<KernelSplice>(new KernelSplice(context, table, raw, std::move(*routes)));
+}
+
+KernelSplice::~KernelSplice() {
+    for (const auto& [when, flow] : due_) {
+        if (!flow->is_over)
+            kill(*flow, RelayEnd::kCancelled, RelayParty::kDaemon);
+    }
+}
+
+std::shared_ptr<KernelSplice::Flow> KernelSplice::plan(SpliceTable::Recording recording) {
+    const auto route = routes_.to(recording.flow.destination.address);
+    if (!route || !route->is_forwarded_out) {
+        table_.count(SpliceRefusal::kNoRoute);
+        return nullptr;
+    }
+    if (!table_.has_uplink(route->ifindex)) {
+        table_.count(SpliceRefusal::kNoUplink);
+        return nullptr;
+    }
+    recording.uplink_ifindex = route->ifindex;
+    recording.local = {route->source, 0};
+    auto flow = std::make_shared<Flow>(table_, recording, context_);
+    Flow* borrowed = flow.get();
+    flow->source = net::DialSource(
+        recording.local, [this, borrowed](const Endpoint& local) { return enter(*borrowed, local); });
+    return flow;
+}
+
+const net::DialSource& KernelSplice::source(Flow& flow) {
+    return flow.source;
+}
+
+bool KernelSplice::enter(Flow& flow, const Endpoint& local) {
+    if (flow.id != 0)
+        table_.remove(flow.recording.flow, std::exchange(flow.id, 0));
+    flow.recording.local = local;
+    const auto id = table_.record(flow.recording);
+    if (id) {
+        flow.id = *id;
+        return true;
+    }
+    if (id.error().code() == ErrorCode::kExists)
+        return false;
+    refuse(flow, SpliceRefusal::kTableFull);
+    return true; // the connection itself can be had
+}
+
+void KernelSplice::refuse(Flow& flow, SpliceRefusal refusal) {
+    table_.count(refusal);
+    if (flow.id != 0)
+        table_.remove(flow.recording.flow, std::exchange(flow.id, 0));
+}
+
+bool KernelSplice::hand_off(const std::shared_ptr<Flow>& flow, tcp::socket& guest, tcp::socket& upstream) {
+    if (flow->id == 0)
+        return false; // counted when it was not entered
+    const SpliceTable::Key& key = flow->recording.flow;
+    if (!table_.hold(key, flow->id)) {
+        refuse(*flow, SpliceRefusal::kEnding);
+        return false;
+    }
+    Numbers numbers;
+    const auto are_read = read_numbers(guest.native_handle(), upstream.native_handle(), numbers, scratch_);
+    const auto entry = flow->find();
+    if (!are_read || !entry || !*are_read) {
+        refuse(*flow, are_read && entry ? SpliceRefusal::kFirstFlight : SpliceRefusal::kFailed);
+        return false;
+    }
+    if (const auto refusal = refusal_of(*entry, numbers.guest, numbers.upstream)) {
+        refuse(*flow, *refusal);
+        return false;
+    }
+
+    const auto length = static_cast<std::uint32_t>(numbers.flight);
+    flow->flight_begin = numbers.guest.receive_next - length;
+    flow->upstream_begin = numbers.upstream.send_next;
+    std::array<SpliceTable::NewSide, 2> sides;
+    // What the server is to acknowledge first is the first flight, which the guest has acknowledgements of.
+    sides[SpliceTable::kGuest] = {
+        numbers.guest.receive_next, flow->flight_begin,       flow->upstream_begin - flow->flight_begin,
+        numbers.upstream.clock,     numbers.guest.peer_scale, numbers.upstream.own_scale};
+    sides[SpliceTable::kServer] = {numbers.upstream.receive_next,
+                                   numbers.upstream.receive_next,
+                                   numbers.guest.send_next - numbers.upstream.receive_next,
+                                   numbers.guest.clock,
+                                   numbers.upstream.peer_scale,
+                                   numbers.guest.own_scale};
+    if (!table_.forward(key, flow->id, sides)) {
+        refuse(*flow, SpliceRefusal::kEnding);
+        return false;
+    }
+
+    boost::system::error_code error;
+    flow->upstream.reset(upstream.release(error));
+    static_cast<void>(net::close_silently(flow->upstream.get()));
+    static_cast<void>(net::close_silently(guest.native_handle()));
+    guest.close(error);
+    flow->flight.assign(scratch_.begin(), scratch_.begin() + length);
+    flow->flight_bytes = length;
+    flow->acknowledgement = numbers.upstream.receive_next;
+    flow->mss = std::max(numbers.upstream.send_mss, 1U);
+    flow->window = static_cast<std::uint16_t>(kWindow >> numbers.upstream.own_scale);
+    if (numbers.upstream.has_timestamps())
+        flow->clock = numbers.upstream.clock;
+    const auto now = steady_clock::now();
+    flow->resend_at = now + flow->resend;
+    flow->give_up_at = now + kFirstFlightTime;
+    send_first_flight(*flow, *entry);
+    schedule(flow, now + kShortestLook);
+    return true;
+}
+
+asio::awaitable<net::RelayResult> KernelSplice::run(std::shared_ptr<Flow> flow, net::RelayOptions options) {
+    flow->options = options;
+    const bool caller_throws = co_await asio::this_coro::throw_if_cancelled();
+    co_await asio::this_coro::throw_if_cancelled(false);
+    while (!flow->is_over) {
+        const auto state = co_await asio::this_coro::cancellation_state;
+        if (state.cancelled() != asio::cancellation_type::none) {
+            kill(*flow, RelayEnd::kCancelled, RelayParty::kDaemon);
+            break;
+        }
+        flow->wake.expires_at(asio::steady_timer::time_point::max());
+        co_await flow->wake.async_wait(net::kAsTuple);
+    }
+    co_await asio::this_coro::throw_if_cancelled(caller_throws);
+    co_return flow->result;
+}
+
+net::RelayCounters KernelSplice::carried(const Flow& flow) {
+    const auto entry = flow.is_over ? std::nullopt : flow.find();
+    if (!entry)
+        return {flow.result.bytes_up, flow.result.bytes_down};
+    return {flow.flight_bytes + entry->sides[SpliceTable::kGuest].bytes,
+            entry->sides[SpliceTable::kServer].bytes};
+}
+
+void KernelSplice::schedule(const std::shared_ptr<Flow>& flow, steady_clock::time_point when) {
+    const bool is_first = due_.empty() || when < due_.begin()->first;
+    due_.emplace(when, flow);
+    if (is_first)
+        arm();
+}
+
+void KernelSplice::arm() {
+    timer_.expires_at(due_.begin()->first);
+    timer_.async_wait([this](const boost::system::error_code& error) {
+        if (!error)
+            wake();
+    });
+}
+
+void KernelSplice::wake() {
+    const auto now = steady_clock::now();
+    while (!due_.empty() && due_.begin()->first <= now) {
+        const std::shared_ptr<Flow> flow = std::move(due_.begin()->second);
+        due_.erase(due_.begin());
+        // A flow that is over was kept for its entry alone, which goes with it.
+        if (!flow->is_over)
+            look_at(flow);
+    }
+    if (!due_.empty())
+        arm();
+}
+
+void KernelSplice::look_at(const std::shared_ptr<Flow>& flow) {
+    const auto entry = flow->find();
+    const auto now = steady_clock::now();
+    if (!entry || entry->state == SpliceTable::State::kEnded) {
+        // A new SYN has ended it: a side that knows nothing of the connection any more.
+        const bool by_server = entry && entry->sides[SpliceTable::kServer].has_reset;
+        finish(*flow, entry.value_or(SpliceTable::Flow{}), RelayEnd::kReset,
+               by_server ? RelayParty::kUpstream : RelayParty::kGuest);
+        return;
+    }
+    if (entry->state == SpliceTable::State::kClosed) {
+        for (const SpliceTable::End end : {SpliceTable::kGuest, SpliceTable::kServer}) {
+            if (entry->sides[end].has_reset) {
+                finish(*flow, *entry, RelayEnd::kReset, party_of(end));
+                schedule(flow, now + kLinger);
+                return;
+            }
+        }
+        finish(*flow, *entry, RelayEnd::kFinished, RelayParty::kGuest);
+        schedule(flow, now + kLinger);
+        return;
+    }
+    if (!flow->flight.empty()) {
+        look_at_first_flight(*flow, *entry);
+        if (flow->is_over)
+            return;
+    }
+    const BootClock::time_point last =
+        std::max(entry->sides[SpliceTable::kGuest].last, entry->sides[SpliceTable::kServer].last);
+    const auto silence = std::chrono::duration_cast<milliseconds>(BootClock::now() - last);
+    const bool has_fin = std::ranges::any_of(entry->sides, &SpliceTable::Side::has_finished);
+    const milliseconds limit = has_fin ? flow->options.half_closed_timeout : flow->options.idle_timeout;
+    if (silence >= limit) {
+        kill(*flow, RelayEnd::kIdle, RelayParty::kDaemon);
+        return;
+    }
+    const milliseconds next = !flow->flight.empty()
+                                  ? kShortestLook
+                                  : std::clamp<milliseconds>(silence / 8, kShortestLook, kLongestLook);
+    schedule(flow, now + std::min(next, limit - silence));
+}
+
+void KernelSplice::look_at_first_flight(Flow& flow, const SpliceTable::Flow& entry) {
+    const auto now = steady_clock::now();
+    if (now >= flow.give_up_at) {
+        // Guest sees: a reset, as from a server that is gone. Operator sees: the flow ended by a reset of the
+        // upstream.
+        kill(flow, RelayEnd::kReset, RelayParty::kUpstream, ETIMEDOUT);
+        return;
+    }
+    const std::uint32_t acked = entry.sides[SpliceTable::kGuest].acked;
+    const std::uint32_t end = flow.flight_begin + static_cast<std::uint32_t>(flow.flight.size());
+    if (!is_before(acked, end)) {
+        flow.flight = {};
+        return;
+    }
+    if (now < flow.resend_at)
+        return;
+    flow.resend = std::min(flow.resend * 2, kLongestResend);
+    flow.resend_at = now + flow.resend;
+    send_first_flight(flow, entry);
+}
+
+void KernelSplice::send_first_flight(Flow& flow, const SpliceTable::Flow& entry) {
+    const SpliceTable::Side& guest = entry.sides[SpliceTable::kGuest];
+    net::RawSegment segment;
+    segment.from = flow.recording.local;
+    segment.to = flow.recording.flow.destination;
+    segment.acknowledgement = flow.acknowledgement;
+    segment.flags = kAck | kPush;
+    segment.window = flow.window;
+    if (flow.clock) {
+        // No older than what the server has seen of the guest meanwhile, or it would take this for an old
+        // duplicate (RFC 7323 5).
+        const std::uint32_t now =
+            guest.has_clock && guest.has_clock_delta ? guest.clock + guest.clock_delta : *flow.clock;
+        segment.timestamps = net::RawSegment::Timestamps{now, entry.sides[SpliceTable::kServer].clock};
+    }
+    // Before the hand-off `acked` may stand below.
+    const std::uint32_t acked = guest.acked - flow.flight_begin;
+    std::size_t position = acked <= flow.flight.size() ? acked : 0;
+    for (; position < flow.flight.size(); position += segment.payload.size()) {
+        segment.sequence = flow.upstream_begin + static_cast<std::uint32_t>(position);
+        segment.payload =
+            ByteView(flow.flight)
+                .subspan(position, std::min<std::size_t>(flow.mss, flow.flight.size() - position));
+        // What is not taken is as good as lost on the way, and sent again.
+        static_cast<void>(raw_.send(segment));
+    }
+}
+
+void KernelSplice::finish(Flow& flow, const SpliceTable::Flow& entry, RelayEnd how, RelayParty who) {
+    flow.result.bytes_up = flow.flight_bytes + entry.sides[SpliceTable::kGuest].bytes;
+    flow.result.bytes_down = entry.sides[SpliceTable::kServer].bytes;
+    flow.result.how = how;
+    flow.result.who = who;
+    if (how == RelayEnd::kReset)
+        flow.result.error_number = ECONNRESET;
+    flow.is_over = true;
+    flow.upstream.reset();
+    flow.flight = {};
+    flow.wake.cancel();
+}
+
+void KernelSplice::kill(Flow& flow, RelayEnd how, RelayParty who, int error_number) {
+    const auto entry = flow.find();
+    table_.remove(flow.recording.flow, std::exchange(flow.id, 0));
+    finish(flow, entry.value_or(SpliceTable::Flow{}), how, who);
+    if (error_number != 0)
+        flow.result.error_number = error_number;
+    if (entry)
+        reset_both(flow, *entry);
+}
+
+void KernelSplice::reset_both(const Flow& flow, const SpliceTable::Flow& entry) {
+    // A reset counts only with just the number that its receiver expects next (RFC 5961 3.2). That is what it
+    // has acknowledged, or if nothing is under way what was sent last. Whoever is missed by both finds out by
+    // what it sends next: there is no flow any more, and it is answered with a reset.
+    const auto& [guest, server] = entry.sides;
+    net::RawSegment segment;
+    segment.flags = kReset | kAck;
+    segment.from = flow.recording.local;
+    segment.to = flow.recording.flow.destination;
+    segment.acknowledgement = server.end;
+    for (const std::uint32_t sequence : {guest.acked, guest.end}) {
+        segment.sequence = sequence + guest.delta;
+        static_cast<void>(raw_.send(segment));
+    }
+    segment.from = flow.recording.flow.destination;
+    segment.to = flow.recording.flow.guest;
+    segment.acknowledgement = guest.end;
+    for (const std::uint32_t sequence : {server.acked, server.end}) {
+        segment.sequence = sequence + server.delta;
+        static_cast<void>(raw_.send(segment));
+    }
+}
+
+} // namespace tapgate::proxy
