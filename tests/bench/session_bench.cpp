@@ -138,7 +138,7 @@ DaemonConfig config_of(unsigned sessions) {
     DaemonConfig config;
     config.policy = policy_text({"allow@public:tcp:7000", "allow@named.test:tcp:7443"});
     config.limits = fmt::format("sessions = {}\nhalf_open = 4096", sessions);
-    config.timers = "peek_ms = 600000";
+    config.timers = "peek_ms = 60000";
     config.guests.push_back({"vm1", "tap1", Topology::guest_addresses(1)});
     return config;
 }
