@@ -289,8 +289,9 @@ class Fault : public testing::TestWithParam<std::tuple<Conversation, const Famil
         const std::vector<Syscall> calls = trace.stop();
 
         if (!is_good(outcome)) {
-            // Whatever arrived before: a transfer that was cut never looks complete.
-            EXPECT_TRUE(outcome.end == End::kReset || was_reset(outcome)) << outcome;
+            // Whatever arrived before: a transfer that was cut never looks complete. A request on whose
+            // connection nothing can be judged any more is denied in words.
+            EXPECT_TRUE(outcome.end == End::kReset || is_refusal(outcome)) << outcome;
             expect_recorded(fault, before);
         }
         if (!conversation().is_allowed) {
