@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "net/netlink/route.hpp"
 #include "own_netns.hpp"
+#include "tests/harness/wait.hpp"
 
 #include <cerrno>
 
@@ -46,9 +47,11 @@ TEST_F(RouteTest, an_address_of_the_host_is_not_forwarded_out) {
     auto query = RouteQuery::open();
     ASSERT_TRUE(query) << query.error().message();
     for (const char* own : {"198.51.100.1", "2001:db8:2::1"}) {
-        const auto route = query->to(address(own));
-        ASSERT_TRUE(route) << route.error().message();
-        EXPECT_FALSE(route->is_forwarded_out) << own;
+        // The kernel routes to an IPv6 address only once its link watch has seen the link.
+        EXPECT_TRUE(test::wait_until([&] {
+            const auto route = query->to(address(own));
+            return route && !route->is_forwarded_out;
+        })) << own;
     }
 }
 
