@@ -364,7 +364,7 @@ boost::json::object Daemon::explained(const datapath::DropEvent& event,
     proxy::SessionFacts facts;
     facts.destination = event.flow.peer;
     if (!facts.learn(*kernel_, attached.guest, links_->host_addresses()))
-        return {};
+        return to_json(event, attached.guest.name, rule, {});
     policy::FlowFacts flow = facts.flow();
     flow.protocol = datapath::policy_protocol(event.protocol);
     const auto index = event.judgement.rule_group
