@@ -2,9 +2,9 @@
 #include "control/metrics_server.hpp"
 
 #include "base/log.hpp"
+#include "control/accept.hpp"
 #include "control/open_metrics.hpp"
 #include "net/async.hpp"
-#include "net/socket_options.hpp"
 
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
@@ -134,19 +134,11 @@ asio::awaitable<void> MetricsServer::State::serve(std::shared_ptr<State> state, 
 }
 
 asio::awaitable<void> MetricsServer::State::accept(std::shared_ptr<State> state) {
-    while (state->acceptor.is_open()) {
-        auto [error, socket] = co_await state->acceptor.async_accept(net::kAsTuple);
-        if (error == asio::error::operation_aborted)
-            continue;
-        if (error) {
-            spdlog::warn("metrics: accept: {}", error.message());
-            state->accept_pause.expires_after(net::kAcceptPause);
-            co_await state->accept_pause.async_wait(net::kAsTuple);
-            continue;
-        }
+    const auto take = [&state](tcp::socket socket) {
         if (state->streams.size() < state->limits.connections)
             net::spawn(state->context.get_executor(), "metrics client", serve(state, std::move(socket)));
-    }
+    };
+    co_await accept_clients(state->acceptor, state->accept_pause, "metrics", take);
 }
 
 Result<std::unique_ptr<MetricsServer>> MetricsServer::start(asio::io_context& context, const Endpoint& listen,

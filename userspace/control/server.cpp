@@ -2,11 +2,11 @@
 #include "control/server.hpp"
 
 #include "base/log.hpp"
+#include "control/accept.hpp"
 #include "control/args.hpp"
 #include "control/event_filter.hpp"
 #include "control/unix_listener.hpp"
 #include "net/async.hpp"
-#include "net/socket_options.hpp"
 
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/error.hpp>
@@ -343,16 +343,7 @@ class Server::Connection : public std::enable_shared_from_this<Connection> {
 };
 
 asio::awaitable<void> Server::State::accept(std::shared_ptr<State> state) {
-    while (state->acceptor.is_open()) {
-        auto [error, socket] = co_await state->acceptor.async_accept(net::kAsTuple);
-        if (error == asio::error::operation_aborted)
-            continue;
-        if (error) {
-            spdlog::warn("control: accept: {}", error.message());
-            state->accept_pause.expires_after(net::kAcceptPause);
-            co_await state->accept_pause.async_wait(net::kAsTuple);
-            continue;
-        }
+    const auto take = [&state](stream_protocol::socket socket) {
         if (state->connections.size() >= state->limits.clients) {
             // Best effort: the line fits an empty socket buffer.
             const Error full(ErrorCode::kLimit,
@@ -360,12 +351,13 @@ asio::awaitable<void> Server::State::accept(std::shared_ptr<State> state) {
             const std::string line = reply_line(error_reply(full));
             [[maybe_unused]] const ssize_t sent =
                 ::send(socket.native_handle(), line.data(), line.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
-            continue;
+            return;
         }
         auto connection = std::make_shared<Connection>(state, std::move(socket));
         state->connections.insert(connection);
         net::spawn(state->context.get_executor(), "control client", Connection::run(std::move(connection)));
-    }
+    };
+    co_await accept_clients(state->acceptor, state->accept_pause, "control", take);
 }
 
 Server::Server(asio::io_context& context, std::string path, const ServerLimits& limits)

@@ -5,9 +5,6 @@
 
 namespace tapgate::net {
 
-/// How long accepting rests when the process is out of descriptors.
-constexpr std::chrono::milliseconds kAcceptPause{200};
-
 // Each function takes a TCP socket, borrowed. False, with errno, if the option could not be set: the kernel
 // may be short of memory, or a BPF program or security module of the host may refuse.
 
