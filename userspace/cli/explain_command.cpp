@@ -17,6 +17,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <iterator>
 #include <optional>
 #include <vector>
 
@@ -119,10 +120,8 @@ Result<void> add_live_state(const std::string& socket, const std::string& guest,
     if (!shown)
         return fail(shown.error());
     for (const json::value& value : list(*shown, "guests"))
-        for (const json::value& gateway : list(as_object(value), "gateways"))
-            if (const auto* text = gateway.if_string())
-                if (const auto address = IpAddress::parse(*text))
-                    question.host_addresses.push_back(*address);
+        std::ranges::copy(addresses(as_object(value), "gateways"),
+                          std::back_inserter(question.host_addresses));
     args.clear();
     args["guest"] = guest;
     const auto bindings = client->call("dns show", args);
@@ -217,10 +216,7 @@ Result<FlowQuestion> read_live_flow(const std::string& socket, std::uint64_t id)
         if (const auto* string = value.if_string())
             if (auto name = policy::Name::from_wire(*string))
                 question.bound.push_back({std::move(*name), {}});
-    for (const json::value& value : list(facts, "host_addresses"))
-        if (const auto* string = value.if_string())
-            if (const auto address = IpAddress::parse(*string))
-                question.host_addresses.push_back(*address);
+    question.host_addresses = addresses(facts, "host_addresses");
     return question;
 }
 

@@ -273,12 +273,8 @@ int policy_learn(Console& console, const Arguments& arguments) {
     if (auto finished = lesson.finish(); !finished)
         return console.failed(finished.error());
 
-    std::vector<IpAddress> gateways;
-    for (const json::value& value : list(*row, "gateways"))
-        if (const auto* text = value.if_string())
-            if (const auto address = IpAddress::parse(*text))
-                gateways.push_back(*address);
-    const std::vector<policy::LearnedRule> rules = lesson.learner().rules(**compiled, gateways);
+    const std::vector<policy::LearnedRule> rules =
+        lesson.learner().rules(**compiled, addresses(*row, "gateways"));
     if (console.json())
         console.print(lesson_json(guest, *observed, lesson, rules));
     else

@@ -64,6 +64,15 @@ const json::array& list(const json::object& object, std::string_view key) {
     return array == nullptr ? none : *array;
 }
 
+std::vector<IpAddress> addresses(const json::object& object, std::string_view key) {
+    std::vector<IpAddress> found;
+    for (const json::value& value : list(object, key))
+        if (const auto* string = value.if_string())
+            if (const auto address = IpAddress::parse(*string))
+                found.push_back(*address);
+    return found;
+}
+
 const json::object& as_object(const json::value& value) {
     static const json::object none;
     const auto* object = value.if_object();
