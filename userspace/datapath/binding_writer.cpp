@@ -9,7 +9,6 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <memory>
 
 #include <linux/if_ether.h>
@@ -117,10 +116,7 @@ BindingWriter::Forgotten BindingWriter::forget(const tg_binding_key& key, BootCl
     forgetting.until_ns = to_abi_time(until);
     forgetting.name_id = name_id;
     forgetting.now_ns = to_abi_time(BootClock::now());
-    std::array<std::uint8_t, ETH_HLEN + sizeof forgetting> packet{};
-    const auto bytes = std::bit_cast<std::array<std::uint8_t, sizeof forgetting>>(forgetting);
-    std::ranges::copy(bytes, packet.begin() + ETH_HLEN);
-    const auto result = run_program(forget_binding_fd_, packet);
+    const auto result = run_program(forget_binding_fd_, packet_of(forgetting));
     if (!result)
         return {};
     return {*result >> 16U, *result & 0xffffU};

@@ -25,7 +25,6 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cstring>
 #include <map>
 #include <mutex>
@@ -253,9 +252,7 @@ class KernelDatapath final : public Datapath {
         judging.peer_address = to_abi(peer.address);
         judging.ifindex = ifindex;
         judging.peer_port = htons(peer.port);
-        std::array<std::uint8_t, ETH_HLEN + sizeof judging> packet{};
-        const auto asked = std::bit_cast<std::array<std::uint8_t, sizeof judging>>(judging);
-        std::ranges::copy(asked, packet.begin() + ETH_HLEN);
+        auto packet = packet_of(judging);
         const auto reason = run_program(programs_->judge_flow_fd(), packet, packet);
         if (!reason)
             return fail(reason.error());

@@ -5,12 +5,9 @@
 #include "datapath/program_run.hpp"
 
 #include <algorithm>
-#include <array>
-#include <bit>
 #include <utility>
 #include <vector>
 
-#include <linux/if_ether.h>
 #include <netinet/in.h>
 
 namespace tapgate::datapath {
@@ -94,10 +91,7 @@ tg_change_result Flows::run(const tg_flow& key, SpliceId id, tg_change change,
     what.id = id;
     what.change = change;
     std::ranges::copy(sides, what.sides);
-    std::array<std::uint8_t, ETH_HLEN + sizeof what> packet{};
-    const auto bytes = std::bit_cast<std::array<std::uint8_t, sizeof what>>(what);
-    std::ranges::copy(bytes, packet.begin() + ETH_HLEN);
-    const auto result = run_program(change_flow_fd_, packet);
+    const auto result = run_program(change_flow_fd_, packet_of(what));
     return result ? static_cast<tg_change_result>(*result) : TG_CHANGE_NO_FLOW;
 }
 
