@@ -171,8 +171,10 @@ static __always_inline verdict_t splice_check_sequence(struct tg_splice_side *fr
 	if (distance(low, from->floor) > 0)
 		from->floor = low;
 	/* Guest and operator see nothing but the counter: the server acknowledges the daemon's copy. */
-	if (end != sequence && distance(sequence, from->floor) < 0)
+	if (end != sequence && distance(sequence, from->floor) < 0) {
+		from->replays++;
 		return TG_DROP_SPLICE_REPLAY;
+	}
 	if (ahead > SPLICE_WINDOW_MAX || ahead < -SPLICE_WINDOW_MAX)
 		return TG_DROP_SPLICE_SEGMENT;
 	return TG_DROP_NONE;

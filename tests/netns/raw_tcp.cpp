@@ -59,6 +59,14 @@ void RawTcp::send_damaged(std::uint32_t offset, std::string_view bytes) {
     emit(kTcpAck | kTcpPsh, sequence(offset), bytes, TcpOptions{window_, 0, {}}, true);
 }
 
+bool RawTcp::is_acknowledged(std::uint32_t offset, std::chrono::milliseconds time) {
+    const auto acknowledges = [&](const Seen& frame) {
+        return frame.from == to_ && frame.to == from_ && (frame.tcp_flags & kTcpAck) != 0 &&
+               frame.tcp_ack == sequence(offset);
+    };
+    return wire_.wait_for(acknowledges, time).has_value();
+}
+
 Outcome RawTcp::receive_to_end(std::chrono::milliseconds time) {
     Outcome outcome;
     const auto deadline = std::chrono::steady_clock::now() + time;

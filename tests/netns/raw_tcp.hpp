@@ -52,6 +52,10 @@ class RawTcp {
     /// What was acknowledged to the other side last.
     [[nodiscard]] std::uint32_t acknowledged() const { return acknowledged_; }
 
+    /// Whether the other side acknowledges all before `offset`, and no more, from now on until `time` is
+    /// over.
+    bool is_acknowledged(std::uint32_t offset, std::chrono::milliseconds time);
+
     /// What comes until the other side has ended the connection or `time` is over.
     Outcome receive_to_end(std::chrono::milliseconds time = kPatience);
 

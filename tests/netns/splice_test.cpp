@@ -147,6 +147,28 @@ TEST_P(KernelSplice, what_a_guest_sends_before_the_server_is_dialled_arrives_onc
     }
 }
 
+TEST_P(KernelSplice, a_first_flight_beyond_the_servers_window_arrives_although_the_server_answers_meanwhile) {
+    constexpr std::uint64_t kTotal = kMebibyte;
+    const TcpServer server(internet(), site(kUnpeeked), echo);
+    // The first SYN is lost, so that the flight grows for a second while the server is dialled.
+    must_run(
+        {"nft",
+         "add table inet loss; add chain inet loss in { type filter hook prerouting priority 0; }; "
+         "add rule inet loss in tcp dport 8001 tcp flags & (syn | ack) == syn numgen inc mod 2 < 1 drop"},
+        &internet());
+    TcpStream stream = connect(kUnpeeked);
+    std::thread sender([&] {
+        if (send_pattern(stream, kTotal) == 0)
+            stream.finish();
+    });
+    EXPECT_TRUE(wait_until([&] { return splice_of(stream) == "kernel"; }));
+    const PatternResult got = receive_pattern(stream);
+    sender.join();
+    EXPECT_TRUE(got.intact);
+    EXPECT_EQ(got.verified, kTotal);
+    must_run({"nft", "delete table inet loss"}, &internet());
+}
+
 TEST_P(KernelSplice, a_server_that_speaks_first_is_heard) {
     const TcpServer greeter(internet(), site(kUnpeeked), [](TcpStream& stream) {
         stream.send("220 hello\r\n");
@@ -340,6 +362,33 @@ TEST_P(BareTcp, B53_a_first_flight_that_is_sent_again_with_other_bytes_is_droppe
     tcp.send_flag(size + 4, kTcpFin);
     EXPECT_PRED1(was_served, tcp.receive_to_end());
     EXPECT_EQ(upstream.captured(), std::vector<std::string>{good + "more"});
+}
+
+TEST_P(BareTcp, a_guest_that_has_missed_the_acknowledgement_of_its_first_flight_is_told_again) {
+    resolve(world(), family(), "bulk.test");
+    const std::string hello = client_hello("bulk.test");
+    CaptureServer upstream(world().topology.internet(), server(kSite, kPeeked));
+    RawTcp tcp(guest(), {family().guest, 22001}, upstream.endpoint());
+    ASSERT_TRUE(tcp.connect());
+    tcp.send(0, hello);
+    ASSERT_TRUE(wait_until([] {
+        const boost::json::array flows = world().daemon.flows();
+        return !flows.empty() && flows[0].at("splice").as_string() == "kernel";
+    }));
+    const auto size = static_cast<std::uint32_t>(hello.size());
+    // More often than the server can have acknowledged it of its own accord: at once and delayed.
+    for (int round = 0; round < 4; ++round) {
+        while (tcp.is_acknowledged(size, std::chrono::milliseconds(0)))
+            continue;
+        // The server does not answer everything that lies outside of its window (tcp_invalid_ratelimit).
+        EXPECT_TRUE(wait_until([&] {
+            tcp.send(0, hello);
+            return tcp.is_acknowledged(size, std::chrono::milliseconds(200));
+        })) << round;
+    }
+    tcp.send_flag(size, kTcpFin);
+    EXPECT_PRED1(was_served, tcp.receive_to_end());
+    EXPECT_EQ(upstream.captured(), std::vector<std::string>{hello});
 }
 
 INSTANTIATE_TEST_SUITE_P(Family, BareTcp, families(), family_name);

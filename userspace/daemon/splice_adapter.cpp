@@ -33,6 +33,7 @@ proxy::SpliceTable::Side side_of(const tg_splice_side& side) {
     out.delta = side.delta;
     out.end = side.end;
     out.acked = side.acked;
+    out.replays = side.replays;
     out.clock = side.ts_last;
     out.clock_delta = side.ts_delta;
     out.has_clock = (side.flags & TG_SPLICE_SEEN) != 0;

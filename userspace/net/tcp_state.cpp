@@ -50,6 +50,7 @@ Result<void> read_info(int fd, TcpState& state) {
     state.peer_scale = info.tcpi_snd_wscale;
     state.send_mss = info.tcpi_snd_mss;
     state.own_mss = info.tcpi_advmss;
+    state.send_window = info.tcpi_snd_wnd;
     state.bytes_sent = info.tcpi_bytes_sent;
     state.bytes_received = info.tcpi_bytes_received;
     state.is_established = info.tcpi_state == kEstablished;

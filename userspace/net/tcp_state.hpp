@@ -18,9 +18,10 @@ struct TcpState {
     std::uint8_t options = 0;       ///< what both sides agreed on: TCPI_OPT_TIMESTAMPS, _SACK, _WSCALE, _ECN
     std::uint8_t own_scale = 0;     ///< the window scale that this side has offered (RFC 7323 2)
     std::uint8_t peer_scale = 0;    ///< and the one that the peer has
-    std::uint32_t send_mss = 0; ///< the most payload that a segment to the peer may have, options included
-    std::uint32_t own_mss = 0;  ///< the MSS that this side has offered (RFC 9293 3.7.1), for a segment
-                                ///< without options
+    std::uint32_t send_mss = 0;    ///< the most payload that a segment to the peer may have, options included
+    std::uint32_t own_mss = 0;     ///< the MSS that this side has offered (RFC 9293 3.7.1), for a segment
+                                   ///< without options
+    std::uint32_t send_window = 0; ///< octets, as the peer has offered it last
     std::uint64_t bytes_sent = 0;
     std::uint64_t bytes_received = 0; ///< in order
     bool is_established = false;      ///< and no FIN of either side is under way

@@ -113,11 +113,13 @@ class KernelSplice::Flow {
     UniqueFd upstream;                ///< silent, keeps the port
     std::vector<std::uint8_t> flight; ///< empty once it is acknowledged
     std::uint64_t flight_bytes = 0;
-    std::uint32_t flight_begin = 0;    ///< the guest's sequence number of its first octet
-    std::uint32_t upstream_begin = 0;  ///< the same in the connection to the server
-    std::uint32_t acknowledgement = 0; ///< of the server's, in every segment of the first flight
+    std::uint32_t flight_begin = 0;   ///< the guest's sequence number of its first octet
+    std::uint32_t upstream_begin = 0; ///< the same in the connection to the server
+    std::size_t flight_sent = 0;      ///< octets of it, since it was last begun again
     std::uint32_t mss = 0;
+    std::uint32_t peer_window = 0; ///< what the server had offered at the hand-off
     std::uint16_t window = 0;
+    std::uint32_t replays = 0;          ///< of the guest, when they were last looked at
     std::optional<std::uint32_t> clock; ///< of the socket to the server at the hand-off, with timestamps
     milliseconds resend = kFirstResend;
     steady_clock::time_point resend_at;
@@ -298,15 +300,16 @@ bool KernelSplice::hand_off(const std::shared_ptr<Flow>& flow, tcp::socket& gues
     guest.close(error);
     flow->flight.assign(scratch_.begin(), scratch_.begin() + length);
     flow->flight_bytes = length;
-    flow->acknowledgement = numbers.upstream.receive_next;
     flow->mss = std::max(numbers.upstream.send_mss, 1U);
+    flow->peer_window = std::max(numbers.upstream.send_window, flow->mss);
     flow->window = static_cast<std::uint16_t>(kWindow >> numbers.upstream.own_scale);
     if (numbers.upstream.has_timestamps())
         flow->clock = numbers.upstream.clock;
     const auto now = steady_clock::now();
     flow->resend_at = now + flow->resend;
     flow->give_up_at = now + kFirstFlightTime;
-    send_first_flight(*flow, *entry);
+    if (const auto forwarded = flow->find())
+        send_first_flight(*flow, *forwarded);
     schedule(flow, now + kShortestLook);
     return true;
 }
@@ -390,6 +393,10 @@ void KernelSplice::look_at(const std::shared_ptr<Flow>& flow) {
         look_at_first_flight(*flow, *entry);
         if (flow->is_over)
             return;
+    } else if (entry->sides[SpliceTable::kGuest].replays != flow->replays) {
+        // It has missed that the server has the first flight, and its own copy must not get there.
+        flow->replays = entry->sides[SpliceTable::kGuest].replays;
+        ask_for_acknowledgement(*flow, *entry);
     }
     const BootClock::time_point last =
         std::max(entry->sides[SpliceTable::kGuest].last, entry->sides[SpliceTable::kServer].last);
@@ -417,42 +424,55 @@ void KernelSplice::look_at_first_flight(Flow& flow, const SpliceTable::Flow& ent
     const std::uint32_t acked = entry.sides[SpliceTable::kGuest].acked;
     const std::uint32_t end = flow.flight_begin + static_cast<std::uint32_t>(flow.flight.size());
     if (!is_before(acked, end)) {
-        flow.flight = {};
+        flow.flight = std::vector<std::uint8_t>(); // {} would keep the memory
         return;
     }
-    if (now < flow.resend_at)
-        return;
-    flow.resend = std::min(flow.resend * 2, kLongestResend);
-    flow.resend_at = now + flow.resend;
+    if (now >= flow.resend_at) {
+        flow.resend = std::min(flow.resend * 2, kLongestResend);
+        flow.resend_at = now + flow.resend;
+        flow.flight_sent = 0;
+    }
     send_first_flight(flow, entry);
 }
 
-void KernelSplice::send_first_flight(Flow& flow, const SpliceTable::Flow& entry) {
-    const SpliceTable::Side& guest = entry.sides[SpliceTable::kGuest];
+net::RawSegment KernelSplice::segment_to_server(const Flow& flow, const SpliceTable::Flow& entry) {
+    const auto& [guest, server] = entry.sides;
     net::RawSegment segment;
     segment.from = flow.recording.local;
     segment.to = flow.recording.flow.destination;
-    segment.acknowledgement = flow.acknowledgement;
-    segment.flags = kAck | kPush;
+    segment.flags = kAck;
+    // Nothing older: a server that has sent more since drops it unread (RFC 5961 5.2).
+    segment.acknowledgement = server.acked;
     segment.window = flow.window;
     if (flow.clock) {
-        // No older than what the server has seen of the guest meanwhile, or it would take this for an old
-        // duplicate (RFC 7323 5).
+        // Nor is this older than what the server has seen of the guest meanwhile (RFC 7323 5).
         const std::uint32_t now =
             guest.has_clock && guest.has_clock_delta ? guest.clock + guest.clock_delta : *flow.clock;
-        segment.timestamps = net::RawSegment::Timestamps{now, entry.sides[SpliceTable::kServer].clock};
+        segment.timestamps = net::RawSegment::Timestamps{now, server.clock};
     }
-    // Before the hand-off `acked` may stand below.
-    const std::uint32_t acked = guest.acked - flow.flight_begin;
-    std::size_t position = acked <= flow.flight.size() ? acked : 0;
-    for (; position < flow.flight.size(); position += segment.payload.size()) {
-        segment.sequence = flow.upstream_begin + static_cast<std::uint32_t>(position);
-        segment.payload =
-            ByteView(flow.flight)
-                .subspan(position, std::min<std::size_t>(flow.mss, flow.flight.size() - position));
+    return segment;
+}
+
+void KernelSplice::send_first_flight(Flow& flow, const SpliceTable::Flow& entry) {
+    const std::size_t acked = entry.sides[SpliceTable::kGuest].acked - flow.flight_begin;
+    const std::size_t end = std::min(acked + flow.peer_window, flow.flight.size());
+    net::RawSegment segment = segment_to_server(flow, entry);
+    segment.flags |= kPush;
+    std::size_t& sent = flow.flight_sent;
+    for (sent = std::max(sent, acked); sent < end; sent += segment.payload.size()) {
+        segment.sequence = flow.upstream_begin + static_cast<std::uint32_t>(sent);
+        segment.payload = ByteView(flow.flight).subspan(sent, std::min<std::size_t>(flow.mss, end - sent));
         // What is not taken is as good as lost on the way, and sent again.
         static_cast<void>(raw_.send(segment));
     }
+}
+
+void KernelSplice::ask_for_acknowledgement(const Flow& flow, const SpliceTable::Flow& entry) {
+    // As a keep-alive does: what lies before the server's window (RFC 9293 3.10.7.4 and 3.8.4).
+    const SpliceTable::Side& guest = entry.sides[SpliceTable::kGuest];
+    net::RawSegment segment = segment_to_server(flow, entry);
+    segment.sequence = guest.acked + guest.delta - 1;
+    static_cast<void>(raw_.send(segment));
 }
 
 void KernelSplice::finish(Flow& flow, const SpliceTable::Flow& entry, RelayEnd how, RelayParty who) {
@@ -464,7 +484,7 @@ void KernelSplice::finish(Flow& flow, const SpliceTable::Flow& entry, RelayEnd h
         flow.result.error_number = ECONNRESET;
     flow.is_over = true;
     flow.upstream.reset();
-    flow.flight = {};
+    flow.flight = std::vector<std::uint8_t>(); // {} would keep the memory
     flow.wake.cancel();
 }
 

@@ -96,7 +96,11 @@ class KernelSplice {
 
     void look_at(const std::shared_ptr<Flow>& flow);
     void look_at_first_flight(Flow& flow, const SpliceTable::Flow& entry);
+    /// On the guest's behalf: acknowledges what the guest has, without a sequence number and payload.
+    static net::RawSegment segment_to_server(const Flow& flow, const SpliceTable::Flow& entry);
     void send_first_flight(Flow& flow, const SpliceTable::Flow& entry);
+    /// Has the server repeat its last acknowledgement.
+    void ask_for_acknowledgement(const Flow& flow, const SpliceTable::Flow& entry);
     void schedule(const std::shared_ptr<Flow>& flow, std::chrono::steady_clock::time_point when);
     void arm();
     void wake();

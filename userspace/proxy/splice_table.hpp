@@ -64,6 +64,7 @@ class SpliceTable {
         std::uint32_t delta = 0;      ///< added to its sequence numbers for the other side
         std::uint32_t end = 0;        ///< behind the highest octet it has sent
         std::uint32_t acked = 0;      ///< what the other side has acknowledged of it
+        std::uint32_t replays = 0;    ///< how often it has sent what is from before the hand-off
         std::uint32_t clock = 0;      ///< its latest timestamp, as it wrote it
         std::uint32_t clock_delta = 0;
         bool has_clock = false;       ///< `clock` is known

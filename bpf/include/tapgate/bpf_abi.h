@@ -204,7 +204,8 @@ struct tg_splice_side {
 	__u8 scale; /* the window scale it has offered itself: what its windows mean; 0 without the option */
 	__u8 shown_scale; /* the scale that the other end knows: what its windows are written in */
 	__u8 flags;	  /* enum tg_splice_flags */
-	__u8 pad[5];
+	__u8 pad;
+	__u32 replays; /* how often it has sent what is below `floor` */
 };
 TG_ASSERT_SIZE(struct tg_splice_side, 64);
 
