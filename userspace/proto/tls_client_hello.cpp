@@ -140,7 +140,7 @@ Reason read_client_hello(ByteView body, TlsClientHello& hello) {
 PeekStatus TlsClientHelloParser::finish(PeekStatus status, std::string_view reason) {
     status_ = status;
     reason_ = reason;
-    message_ = {};
+    message_ = std::vector<std::uint8_t>(); // {} would keep the memory
     if (status != PeekStatus::kDone)
         hello_ = {};
     return status;
