@@ -900,6 +900,7 @@ static __always_inline void splice_set_side(struct tg_splice_side *side, const s
 {
 	side->floor = side->end = new->next;
 	side->acked = new->acked;
+	side->bytes = new->next - new->acked;
 	side->delta = new->delta;
 	side->ts_base = new->ts_base;
 	side->scale = new->scale;

@@ -9,6 +9,8 @@
 
 #include <atomic>
 #include <cerrno>
+#include <fstream>
+#include <iterator>
 #include <system_error>
 #include <thread>
 
@@ -69,12 +71,35 @@ class KernelSplice : public WorldTest<KernelSplice> {
         return {std::move(stream), splice_of(stream)};
     }
 
-    static std::string splice_of(const TcpStream& stream) {
+    /// The row of `flow show`; empty if there is none.
+    static boost::json::object flow_of(const TcpStream& stream) {
         for (const boost::json::value& flow : world().daemon.flows()) {
             if (flow.at("source").as_string() == stream.local().to_string())
-                return std::string(flow.at("splice").as_string());
+                return flow.as_object();
         }
-        return "gone";
+        return {};
+    }
+
+    static std::string splice_of(const TcpStream& stream) {
+        const boost::json::object flow = flow_of(stream);
+        return flow.empty() ? "gone" : std::string(flow.at("splice").as_string());
+    }
+
+    /// The one event of how `stream` has ended that is in the history.
+    static boost::json::object end_of(const TcpStream& stream) {
+        std::vector<boost::json::object> ends;
+        EXPECT_TRUE(wait_until([&] {
+            ends.clear();
+            const boost::json::object shown = world().daemon.ask({"event", "show"});
+            for (const boost::json::value& event : shown.at("events").as_array()) {
+                if (is(event.as_object(), "type", "flow-end") &&
+                    is(event.as_object(), "source", stream.local().to_string()))
+                    ends.push_back(event.as_object());
+            }
+            return !ends.empty();
+        }));
+        EXPECT_EQ(ends.size(), 1U);
+        return ends.empty() ? boost::json::object() : ends[0];
     }
 
     static std::uint64_t refusals(std::string_view reason) {
@@ -241,7 +266,62 @@ TEST_P(KernelSplice, a_swap_that_denies_a_flow_ends_it_at_both_ends) {
     EXPECT_EQ(entries("flows"), entries("upstream_flows"));
 }
 
-TEST_P(KernelSplice, a_flow_whose_daemon_was_killed_is_reset_by_the_next_one) {
+TEST_P(KernelSplice, a_flow_goes_on_without_a_daemon_and_is_adopted_by_the_next_one) {
+    const TcpServer server(internet(), site(kPeeked), echo);
+    for (const bool is_killed : {true, false}) {
+        SCOPED_TRACE(is_killed ? "killed" : "stopped");
+        auto [stream, splice] = echoed(kPeeked);
+        EXPECT_EQ(splice, "kernel");
+        if (is_killed)
+            world().daemon.kill();
+        else
+            world().daemon.stop();
+        EXPECT_EQ(stream.send("nobody"), 0);
+        EXPECT_EQ(stream.receive(6).bytes, "nobody");
+        world().daemon.start();
+        EXPECT_EQ(stream.send("again"), 0);
+        EXPECT_EQ(stream.receive(5).bytes, "again");
+
+        const boost::json::object flow = flow_of(stream);
+        EXPECT_TRUE(is(flow, "guest", "vm0")) << flow;
+        EXPECT_TRUE(is(flow, "splice", "kernel"));
+        EXPECT_TRUE(is(flow, "destination", site(kPeeked).to_string()));
+        EXPECT_TRUE(is(flow, "name", "bulk.test"));
+        EXPECT_TRUE(is(flow, "rule", kRules[0]));
+        EXPECT_GE(world().daemon.guest().at("sessions").to_number<int>(), 1);
+
+        stream.finish();
+        EXPECT_EQ(stream.receive_to_end().end, End::kFin);
+        const boost::json::object end = end_of(stream);
+        EXPECT_TRUE(is(end, "how", "finished"));
+        EXPECT_TRUE(is(end, "guest", "vm0"));
+        EXPECT_EQ(end.at("bytes_up").to_number<int>(), 16); // all of its life
+        EXPECT_EQ(end.at("bytes_down").to_number<int>(), 16);
+        EXPECT_TRUE(wait_until([] { return world().daemon.guest().at("sessions").to_number<int>() == 0; }));
+    }
+    EXPECT_TRUE(wait_until([] { return entries("flows") == 0 && entries("flow_facts") == 0; }));
+}
+
+TEST_P(KernelSplice, how_a_flow_ended_is_told_once_whichever_daemon_is_there) {
+    const TcpServer server(internet(), site(kPeeked), echo);
+    auto [told, told_splice] = echoed(kPeeked);
+    auto [untold, untold_splice] = echoed(kPeeked);
+    EXPECT_EQ(told_splice + untold_splice, "kernelkernel");
+    told.finish();
+    EXPECT_EQ(told.receive_to_end().end, End::kFin);
+    EXPECT_TRUE(is(end_of(told), "how", "finished"));
+    world().daemon.kill();
+    untold.finish();
+    EXPECT_EQ(untold.receive_to_end().end, End::kFin);
+    world().daemon.start();
+    EXPECT_TRUE(is(end_of(untold), "how", "finished"));
+    EXPECT_TRUE(wait_until([] { return entries("flows") == 0 && entries("flow_facts") == 0; }));
+    const boost::json::object shown = world().daemon.ask({"event", "show"});
+    for (const boost::json::value& event : shown.at("events").as_array())
+        EXPECT_FALSE(is(event.as_object(), "source", told.local().to_string())) << event;
+}
+
+TEST_P(KernelSplice, a_flow_that_the_next_daemons_policy_denies_is_cut) {
     std::atomic<int> end{-1};
     const TcpServer server(internet(), site(kPeeked), [&](TcpStream& stream) {
         stream.send(stream.receive(5).bytes);
@@ -250,13 +330,34 @@ TEST_P(KernelSplice, a_flow_whose_daemon_was_killed_is_reset_by_the_next_one) {
     auto [stream, splice] = echoed(kPeeked);
     EXPECT_EQ(splice, "kernel");
     world().daemon.kill();
+    std::ofstream(world().daemon.policy_file()) << policy_text({"deny@bulk.test", kRules[1]});
     world().daemon.start();
-    EXPECT_EQ(entries("flows"), 0U);
-    EXPECT_EQ(entries("upstream_flows"), 0U);
+    EXPECT_EQ(stream.receive_to_end().end, End::kReset);
+    EXPECT_TRUE(wait_until([&] { return end >= 0; }));
+    EXPECT_EQ(end, static_cast<int>(End::kReset));
+    EXPECT_TRUE(wait_until([] { return world().daemon.flows().empty(); }));
+    EXPECT_TRUE(is(end_of(stream), "how", "policy"));
+    std::ofstream(world().daemon.policy_file()) << policy_text(kRules);
+}
+
+TEST_P(KernelSplice, a_flow_ends_if_the_next_daemon_is_not_to_splice) {
+    const TcpServer server(internet(), site(kPeeked), echo);
+    auto [stream, splice] = echoed(kPeeked);
+    EXPECT_EQ(splice, "kernel");
+    std::ifstream file(world().daemon.config_file());
+    const std::string config{std::istreambuf_iterator<char>(file), {}};
+    std::string other = config;
+    other.replace(other.find("splice = \"kernel\""), 17, "splice = \"copy\"");
+    world().daemon.kill();
+    std::ofstream(world().daemon.config_file()) << other;
+    world().daemon.start();
+    EXPECT_EQ(entries("flows") + entries("upstream_flows") + entries("flow_facts"), 0U);
     stream.send("anybody?");
     EXPECT_EQ(stream.receive_to_end().end, End::kReset);
-    const TcpServer again(internet(), site(kPeeked + 1), echo);
-    EXPECT_EQ(echoed(kPeeked + 1).second, "kernel");
+    world().daemon.stop();
+    std::ofstream(world().daemon.config_file()) << config;
+    world().daemon.start();
+    EXPECT_EQ(echoed(kPeeked).second, "kernel");
 }
 
 TEST_P(KernelSplice, entries_of_ended_flows_go) {

@@ -129,6 +129,7 @@ Result<void> Daemon::start_parts() {
     steering_ = std::move(*steering);
     if (const auto attached = attach_guests(); !attached)
         return attached;
+    adopt_splices();
     loader_ = std::make_unique<PolicyLoader>(*policies_, *guests_, workers_,
                                              [this](const boost::json::object& event) { publish(event); });
     if (const auto watching = watch_policies(); !watching)
@@ -273,6 +274,26 @@ Result<void> Daemon::attach_guests() {
         return attached;
     datapath_->drop_unused_policies();
     return {};
+}
+
+void Daemon::adopt_splices() {
+    std::size_t adopted = 0;
+    std::size_t ended = 0;
+    for (proxy::SpliceTable::Left& left : splices_->left()) {
+        if (config_.daemon.splice == SpliceMode::kKernel && guests_->find(left.recording.guest) != nullptr) {
+            workers_[adopted++ % workers_.size()]->adopt(std::move(left));
+        } else {
+            splices_->remove(left.recording.flow, left.id);
+            ++ended;
+        }
+    }
+    if (adopted != 0)
+        spdlog::info("{} spliced connections of an earlier daemon go on", adopted);
+    if (ended != 0)
+        spdlog::warn(
+            "{} spliced connections of an earlier daemon have ended: there is no such guest any more, "
+            "or daemon.splice is not \"kernel\"",
+            ended);
 }
 
 void Daemon::run() {

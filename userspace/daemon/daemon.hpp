@@ -98,6 +98,8 @@ class Daemon {
     Result<void> check_interfaces() const;
     Result<void> start_workers();
     Result<void> attach_guests();
+    /// Goes on with what BPF has carried since an earlier daemon.
+    void adopt_splices();
     Result<void> watch_policies();
 
     boost::asio::awaitable<void> follow_links();

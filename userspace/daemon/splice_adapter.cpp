@@ -31,11 +31,13 @@ proxy::SpliceTable::Side side_of(const tg_splice_side& side) {
     out.bytes = side.bytes;
     out.last = BootClock::time_point(std::chrono::nanoseconds(static_cast<std::int64_t>(side.last_ns)));
     out.delta = side.delta;
+    out.floor = side.floor;
     out.end = side.end;
     out.acked = side.acked;
     out.replays = side.replays;
     out.clock = side.ts_last;
     out.clock_delta = side.ts_delta;
+    out.shown_scale = side.shown_scale;
     out.has_clock = (side.flags & TG_SPLICE_SEEN) != 0;
     out.has_clock_delta = (side.flags & TG_SPLICE_CLOCK) != 0;
     out.has_finished = (side.flags & TG_SPLICE_FIN) != 0;
@@ -74,6 +76,8 @@ Result<proxy::SpliceTable::Id> SpliceAdapter::record(const Recording& recording)
     spec.guest = recording.guest;
     spec.guest_ifindex = recording.guest_ifindex;
     spec.uplink_ifindex = recording.uplink_ifindex;
+    spec.flight = recording.flight;
+    spec.bound = recording.bound;
     return datapath_.record_splice(spec);
 }
 
@@ -110,6 +114,26 @@ bool SpliceAdapter::forward(const Key& key, Id id, const std::array<NewSide, 2>&
 
 void SpliceAdapter::remove(const Key& key, Id id) {
     datapath_.remove_splice(tuple_of(key), id);
+}
+
+void SpliceAdapter::conclude(const Key& key, Id id) {
+    datapath_.conclude_splice(tuple_of(key), id);
+}
+
+std::vector<proxy::SpliceTable::Left> SpliceAdapter::left() {
+    std::vector<Left> all;
+    for (datapath::LeftSplice& found : datapath_.left_splices()) {
+        datapath::SpliceSpec& spec = found.spec;
+        Recording recording{{spec.flow.guest, spec.flow.peer},
+                            spec.guest,
+                            spec.guest_ifindex,
+                            spec.uplink_ifindex,
+                            spec.local,
+                            std::move(spec.flight),
+                            std::move(spec.bound)};
+        all.push_back({std::move(recording), found.id, found.since});
+    }
+    return all;
 }
 
 void SpliceAdapter::count(proxy::SpliceRefusal refusal) {

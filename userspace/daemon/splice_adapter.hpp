@@ -11,6 +11,7 @@
 #include <map>
 #include <mutex>
 #include <optional>
+#include <vector>
 
 namespace tapgate::daemon {
 
@@ -26,7 +27,11 @@ class SpliceAdapter final : public proxy::SpliceTable {
     bool hold(const Key& key, Id id) override;
     bool forward(const Key& key, Id id, const std::array<NewSide, 2>& sides) override;
     void remove(const Key& key, Id id) override;
+    void conclude(const Key& key, Id id) override;
     void count(proxy::SpliceRefusal refusal) override;
+
+    /// See Datapath::left_splices().
+    std::vector<Left> left();
 
     /// The interface is gone; another one may have its index one day.
     void link_removed(unsigned ifindex);

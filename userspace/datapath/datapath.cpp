@@ -115,8 +115,7 @@ class KernelDatapath final : public Datapath {
                   *guests_),
           bindings_(programs_->maps().bindings, programs_->maps().names, programs_->maps().chains, writer_,
                     *guests_),
-          flows_(programs_->change_flow_fd(), programs_->maps().flows, programs_->maps().upstream_flows,
-                 *guests_),
+          flows_(programs_->change_flow_fd(), programs_->maps(), *guests_),
           drops_(programs_->maps().drops, programs_->maps().guest_drops, programs_->maps().events_lost) {}
 
     /// The last steps of open(), which cannot fail.
@@ -125,7 +124,6 @@ class KernelDatapath final : public Datapath {
             if (!interface_exists(ifindex))
                 static_cast<void>(detach_guest(ifindex));
         }
-        flows_.forget(std::nullopt); // what an earlier daemon has left: nobody would look after it
         pins_.keep();
     }
 
@@ -287,6 +285,10 @@ class KernelDatapath final : public Datapath {
     }
 
     void remove_splice(const FlowTuple& flow, SpliceId id) override { flows_.remove(flow, id); }
+
+    void conclude_splice(const FlowTuple& flow, SpliceId id) override { flows_.conclude(flow, id); }
+
+    std::vector<LeftSplice> left_splices() override { return flows_.left(); }
 
     [[nodiscard]] Result<std::vector<BoundName>> bound_names(GuestId guest,
                                                              const IpAddress& address) override {

@@ -73,10 +73,22 @@ struct SpliceSpec {
     GuestId guest = 0;
     unsigned guest_ifindex = 0;
     unsigned uplink_ifindex = 0;
+    /// What the guest said first, which was no CONNECT; nothing if its SYN decided.
+    std::optional<policy::FirstFlight> flight;
+    /// The name that a binding tied to the destination then: that of `flight`, or one of several if that has
+    /// none.
+    std::optional<policy::Name> bound;
 };
 
 using SpliceId = std::uint64_t; ///< never 0, never used twice while the maps live
 using SpliceSides = std::array<tg_new_side, TG_SPLICE_ENDS>;
+
+/// A connection that an earlier daemon has left to BPF.
+struct LeftSplice {
+    SpliceSpec spec;
+    SpliceId id = 0;
+    BootClock::time_point since;
+};
 
 /// What BPF made of the first packet of a flow (bpf_abi.h).
 struct Judgement {
@@ -279,6 +291,11 @@ class Datapath {
                                const SpliceSides& sides) = 0;
     /// Ends and removes the flow, if it is there.
     virtual void remove_splice(const FlowTuple& flow, SpliceId id) = 0;
+    /// Notes that the end of the flow is known: it will not be among the left_splices() of the next daemon.
+    virtual void conclude_splice(const FlowTuple& flow, SpliceId id) = 0;
+    /// What an earlier daemon has left and BPF carries, to be called before any flow is entered. Whatever
+    /// else it has left is removed.
+    virtual std::vector<LeftSplice> left_splices() = 0;
 
     /// The names that live bindings of `guest` tie to `address`; one name stands there once for each chain of
     /// aliases by which it has led there. An error: they could not be read, which says nothing of them.

@@ -5,6 +5,8 @@
 #include "datapath/program_run.hpp"
 
 #include <algorithm>
+#include <iterator>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -14,6 +16,12 @@ namespace tapgate::datapath {
 
 namespace {
 
+constexpr std::pair<tg_first_flight, policy::FirstFlightKind> kFirstFlights[] = {
+    {TG_FIRST_FLIGHT_TLS, policy::FirstFlightKind::kTls},
+    {TG_FIRST_FLIGHT_TLS_NO_SNI, policy::FirstFlightKind::kTlsNoSni},
+    {TG_FIRST_FLIGHT_HTTP, policy::FirstFlightKind::kHttp},
+    {TG_FIRST_FLIGHT_PLAIN, policy::FirstFlightKind::kPlain}};
+
 tg_flow key_of(const Endpoint& near, const Endpoint& far) {
     tg_flow key{};
     key.guest_address = to_abi(near.address);
@@ -22,6 +30,56 @@ tg_flow key_of(const Endpoint& near, const Endpoint& far) {
     key.peer_port = htons(far.port);
     key.protocol = IPPROTO_TCP;
     return key;
+}
+
+FlowTuple tuple_of(const tg_flow& flow) {
+    return {{from_abi(flow.guest_address), ntohs(flow.guest_port)},
+            {from_abi(flow.peer_address), ntohs(flow.peer_port)}};
+}
+
+tg_flow_facts facts_of(const SpliceSpec& spec, SpliceId id) {
+    tg_flow_facts facts{};
+    facts.id = id;
+    if (const auto& flight = spec.flight) {
+        const auto kind = std::ranges::find(kFirstFlights, flight->kind,
+                                            &std::pair<tg_first_flight, policy::FirstFlightKind>::second);
+        TAPGATE_ASSERT(kind != std::end(kFirstFlights)); // the others are never allowed
+        facts.first_flight = kind->first;
+        facts.flags |= flight->ech ? TG_FACTS_ECH : 0;
+        facts.flags |= flight->name ? TG_FACTS_ON_WIRE : 0;
+    }
+    facts.flags |= spec.bound ? TG_FACTS_BOUND : 0;
+    const bool is_named = spec.flight && spec.flight->name;
+    TAPGATE_ASSERT(!is_named || !spec.bound || *spec.bound == *spec.flight->name);
+    const std::string name = is_named ? spec.flight->name->text() : spec.bound ? spec.bound->text() : "";
+    facts.name_length = static_cast<std::uint16_t>(name.copy(facts.name, sizeof facts.name - 1));
+    return facts;
+}
+
+/// Puts what facts_of() has kept into `spec`; false: it is none of ours.
+bool recall(const tg_flow_facts& facts, SpliceSpec& spec) {
+    std::optional<policy::Name> name;
+    if (facts.name_length != 0) {
+        if (facts.name_length >= sizeof facts.name)
+            return false;
+        name = policy::Name::from_wire({facts.name, facts.name_length});
+        if (!name)
+            return false;
+    }
+    if (facts.first_flight != TG_FIRST_FLIGHT_NONE) {
+        const auto kind = std::ranges::find(kFirstFlights, facts.first_flight,
+                                            &std::pair<tg_first_flight, policy::FirstFlightKind>::first);
+        if (kind == std::end(kFirstFlights))
+            return false;
+        policy::FirstFlight& flight = spec.flight.emplace();
+        flight.kind = kind->second;
+        if ((facts.flags & TG_FACTS_ON_WIRE) != 0)
+            flight.name = name;
+        flight.ech = (facts.flags & TG_FACTS_ECH) != 0;
+    }
+    if ((facts.flags & TG_FACTS_BOUND) != 0)
+        spec.bound = name;
+    return true;
 }
 
 bool is_same(const tg_flow& a, const tg_flow& b) {
@@ -64,6 +122,8 @@ Result<SpliceId> Flows::record(const SpliceSpec& spec) {
     // The guest's new connection on the same ports is the proof that the old one is over.
     if (const auto old = flows_.find(splice.flow))
         remove_entry(splice.flow, *old);
+    if (!facts_.put(splice.flow, facts_of(spec, splice.id)))
+        return fail(ErrorCode::kLimit, "the table of spliced flows is full");
     if (!flows_.insert(splice.flow, splice))
         return fail(ErrorCode::kLimit, "the table of spliced flows is full");
     if (const auto written = upstream_flows_.put(splice.upstream, splice.flow); !written) {
@@ -108,17 +168,57 @@ void Flows::remove_entry(const tg_flow& key, const tg_splice& splice) {
     if (const auto user = upstream_flows_.find(splice.upstream); user && is_same(*user, key))
         upstream_flows_.erase(splice.upstream);
     flows_.erase(key);
+    facts_.erase(key);
 }
 
-void Flows::forget(std::optional<GuestId> guest) {
+void Flows::conclude(const FlowTuple& flow, SpliceId id) {
+    const tg_flow key = key_of(flow.guest, flow.peer);
+    const std::lock_guard lock(mutex_);
+    if (const auto facts = facts_.find(key); facts && facts->id == id)
+        facts_.erase(key);
+}
+
+void Flows::forget(GuestId guest) {
     const std::lock_guard lock(mutex_);
     std::vector<std::pair<tg_flow, tg_splice>> gone;
     flows_.for_each([&](const tg_flow& key, const tg_splice& splice) {
-        if (!guest || splice.guest_id == *guest)
+        if (splice.guest_id == guest)
             gone.emplace_back(key, splice);
     });
     for (const auto& [key, splice] : gone)
         remove_entry(key, splice);
+}
+
+std::vector<LeftSplice> Flows::left() {
+    const std::lock_guard lock(mutex_);
+    std::vector<LeftSplice> left;
+    std::vector<std::pair<tg_flow, tg_splice>> rest;
+    flows_.for_each([&](const tg_flow& key, const tg_splice& splice) {
+        LeftSplice found;
+        found.spec.flow = tuple_of(splice.flow);
+        found.spec.local = tuple_of(splice.upstream).guest;
+        found.spec.guest = splice.guest_id;
+        found.spec.guest_ifindex = splice.guest_ifindex;
+        found.spec.uplink_ifindex = splice.uplink_ifindex;
+        found.id = splice.id;
+        found.since = from_abi_time(splice.created_ns);
+        const auto facts = facts_.find(key);
+        const bool is_carried = splice.state == TG_SPLICE_FORWARDING || splice.state == TG_SPLICE_CLOSED;
+        if (is_carried && facts && facts->id == splice.id && recall(*facts, found.spec))
+            left.push_back(std::move(found));
+        else
+            rest.emplace_back(key, splice);
+    });
+    for (const auto& [key, splice] : rest)
+        remove_entry(key, splice);
+    std::vector<tg_flow> orphans; // a daemon was killed between the two
+    facts_.for_each([&](const tg_flow& key, const tg_flow_facts&) {
+        if (!flows_.find(key))
+            orphans.push_back(key);
+    });
+    for (const tg_flow& key : orphans)
+        facts_.erase(key);
+    return left;
 }
 
 } // namespace tapgate::datapath

@@ -4,10 +4,12 @@
 #include "datapath/datapath.hpp"
 #include "datapath/guest_table.hpp"
 #include "datapath/map.hpp"
+#include "datapath/programs.hpp"
 
 #include <cstdint>
 #include <mutex>
 #include <optional>
+#include <vector>
 
 namespace tapgate::datapath {
 
@@ -15,16 +17,19 @@ namespace tapgate::datapath {
 class Flows {
   public:
     /// Borrows descriptors and guests.
-    Flows(int change_flow_fd, int flows_fd, int upstream_flows_fd, const GuestTable& guests)
-        : change_flow_fd_(change_flow_fd), flows_(flows_fd), upstream_flows_(upstream_flows_fd),
-          guests_(guests) {}
+    Flows(int change_flow_fd, const MapFds& maps, const GuestTable& guests)
+        : change_flow_fd_(change_flow_fd), flows_(maps.flows), upstream_flows_(maps.upstream_flows),
+          facts_(maps.flow_facts), guests_(guests) {}
 
     Result<SpliceId> record(const SpliceSpec& spec);
     [[nodiscard]] std::optional<tg_splice> find(const FlowTuple& flow, SpliceId id) const;
     bool change(const FlowTuple& flow, SpliceId id, tg_change change, const SpliceSides& sides);
     void remove(const FlowTuple& flow, SpliceId id);
-    /// Ends and removes the flows of `guest`, or of all. Their ends are reset when they send something.
-    void forget(std::optional<GuestId> guest);
+    void conclude(const FlowTuple& flow, SpliceId id);
+    /// Ends and removes the flows of `guest`. Their ends are reset when they send something.
+    void forget(GuestId guest);
+    /// Those that BPF carries; removes all others.
+    std::vector<LeftSplice> left();
 
   private:
     [[nodiscard]] tg_change_result run(const tg_flow& key, SpliceId id, tg_change change,
@@ -34,6 +39,7 @@ class Flows {
     int change_flow_fd_;
     HashMap<tg_flow, tg_splice, true> flows_;
     HashMap<tg_flow, tg_flow> upstream_flows_;
+    HashMap<tg_flow, tg_flow_facts> facts_;
     const GuestTable& guests_;
     std::mutex mutex_; // inserting and removing take several steps
     SpliceId last_id_ = 0;

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "net/dialer.hpp"
 
-#include "base/unique_fd.hpp"
 #include "net/async.hpp"
 #include "net/socket_options.hpp"
 
@@ -120,6 +119,16 @@ asio::awaitable<Result<asio::ip::tcp::socket>> dial(Endpoint destination, std::c
             co_return fail(Error::from_errno(outcome, operation));
     }
     co_return socket;
+}
+
+Result<UniqueFd> hold_port(const Endpoint& local) {
+    UniqueFd fd(
+        ::socket(local.address.is_v4() ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP));
+    if (!fd)
+        return fail_errno("open a socket to hold " + local.to_string());
+    if (const auto bound = bind_to(fd.get(), DialSource(local, nullptr), "hold it"); !bound)
+        return fail(bound.error());
+    return fd;
 }
 
 } // namespace tapgate::net

@@ -3,6 +3,7 @@
 
 #include "base/ip.hpp"
 #include "base/result.hpp"
+#include "base/unique_fd.hpp"
 
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/ip/tcp.hpp>
@@ -36,5 +37,9 @@ struct DialSource {
 /// EADDRNOTAVAIL when no port does. On any failure the socket is closed, nothing of the attempt remains.
 boost::asio::awaitable<Result<boost::asio::ip::tcp::socket>>
 dial(Endpoint destination, std::chrono::milliseconds timeout, const DialSource* source = nullptr);
+
+/// A TCP socket that is bound to `local` and never connected: while it is open the kernel chooses that port
+/// for no other connection.
+Result<UniqueFd> hold_port(const Endpoint& local);
 
 } // namespace tapgate::net

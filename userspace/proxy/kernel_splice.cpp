@@ -55,6 +55,12 @@ bool is_before(std::uint32_t a, std::uint32_t b) {
     return static_cast<std::int32_t>(a - b) < 0;
 }
 
+/// Whether the daemon need not send it again.
+bool has_first_flight_arrived(const SpliceTable::Flow& entry) {
+    const SpliceTable::Side& guest = entry.sides[SpliceTable::kGuest];
+    return !is_before(guest.acked, guest.floor);
+}
+
 RelayParty party_of(SpliceTable::End end) {
     return end == SpliceTable::kGuest ? RelayParty::kGuest : RelayParty::kUpstream;
 }
@@ -112,13 +118,11 @@ class KernelSplice::Flow {
     // From the hand-off on.
     UniqueFd upstream;                ///< silent, keeps the port
     std::vector<std::uint8_t> flight; ///< empty once it is acknowledged
-    std::uint64_t flight_bytes = 0;
     std::uint32_t flight_begin = 0;   ///< the guest's sequence number of its first octet
     std::uint32_t upstream_begin = 0; ///< the same in the connection to the server
     std::size_t flight_sent = 0;      ///< octets of it, since it was last begun again
     std::uint32_t mss = 0;
-    std::uint32_t peer_window = 0; ///< what the server had offered at the hand-off
-    std::uint16_t window = 0;
+    std::uint32_t peer_window = 0;      ///< what the server had offered at the hand-off
     std::uint32_t replays = 0;          ///< of the guest, when they were last looked at
     std::optional<std::uint32_t> clock; ///< of the socket to the server at the hand-off, with timestamps
     milliseconds resend = kFirstResend;
@@ -299,10 +303,8 @@ bool KernelSplice::hand_off(const std::shared_ptr<Flow>& flow, tcp::socket& gues
     static_cast<void>(net::close_silently(guest.native_handle()));
     guest.close(error);
     flow->flight.assign(scratch_.begin(), scratch_.begin() + length);
-    flow->flight_bytes = length;
     flow->mss = std::max(numbers.upstream.send_mss, 1U);
     flow->peer_window = std::max(numbers.upstream.send_window, flow->mss);
-    flow->window = static_cast<std::uint16_t>(kWindow >> numbers.upstream.own_scale);
     if (numbers.upstream.has_timestamps())
         flow->clock = numbers.upstream.clock;
     const auto now = steady_clock::now();
@@ -311,6 +313,37 @@ bool KernelSplice::hand_off(const std::shared_ptr<Flow>& flow, tcp::socket& gues
     if (const auto forwarded = flow->find())
         send_first_flight(*flow, *forwarded);
     schedule(flow, now + kShortestLook);
+    return true;
+}
+
+std::shared_ptr<KernelSplice::Flow> KernelSplice::adopt(const SpliceTable::Left& left) {
+    auto flow = std::make_shared<Flow>(table_, left.recording, context_);
+    flow->id = left.id;
+    const auto entry = flow->find();
+    if (!entry)
+        return nullptr;
+    // Else it is lost with the daemon that had it, and the guest will not send it again.
+    if (!has_first_flight_arrived(*entry) || !table_.has_uplink(left.recording.uplink_ifindex)) {
+        kill(*flow, RelayEnd::kCancelled, RelayParty::kDaemon);
+        return nullptr;
+    }
+    // Without it the flow still goes on; but a socket of the host may take its port.
+    if (auto port = net::hold_port(left.recording.local))
+        flow->upstream = std::move(*port);
+    else
+        spdlog::warn("{}", port.error().message());
+    flow->replays = entry->sides[SpliceTable::kGuest].replays;
+    schedule(flow, steady_clock::now() + kShortestLook);
+    return flow;
+}
+
+bool KernelSplice::leave(Flow& flow) {
+    const auto entry = flow.is_over ? std::nullopt : flow.find();
+    if (!entry || !has_first_flight_arrived(*entry))
+        return false;
+    flow.is_over = true;
+    flow.id = 0;
+    flow.wake.cancel();
     return true;
 }
 
@@ -335,8 +368,7 @@ net::RelayCounters KernelSplice::carried(const Flow& flow) {
     const auto entry = flow.is_over ? std::nullopt : flow.find();
     if (!entry)
         return {flow.result.bytes_up, flow.result.bytes_down};
-    return {flow.flight_bytes + entry->sides[SpliceTable::kGuest].bytes,
-            entry->sides[SpliceTable::kServer].bytes};
+    return {entry->sides[SpliceTable::kGuest].bytes, entry->sides[SpliceTable::kServer].bytes};
 }
 
 void KernelSplice::schedule(const std::shared_ptr<Flow>& flow, steady_clock::time_point when) {
@@ -421,9 +453,7 @@ void KernelSplice::look_at_first_flight(Flow& flow, const SpliceTable::Flow& ent
         kill(flow, RelayEnd::kReset, RelayParty::kUpstream, ETIMEDOUT);
         return;
     }
-    const std::uint32_t acked = entry.sides[SpliceTable::kGuest].acked;
-    const std::uint32_t end = flow.flight_begin + static_cast<std::uint32_t>(flow.flight.size());
-    if (!is_before(acked, end)) {
+    if (has_first_flight_arrived(entry)) {
         flow.flight = std::vector<std::uint8_t>(); // {} would keep the memory
         return;
     }
@@ -443,13 +473,12 @@ net::RawSegment KernelSplice::segment_to_server(const Flow& flow, const SpliceTa
     segment.flags = kAck;
     // Nothing older: a server that has sent more since drops it unread (RFC 5961 5.2).
     segment.acknowledgement = server.acked;
-    segment.window = flow.window;
-    if (flow.clock) {
-        // Nor is this older than what the server has seen of the guest meanwhile (RFC 7323 5).
-        const std::uint32_t now =
-            guest.has_clock && guest.has_clock_delta ? guest.clock + guest.clock_delta : *flow.clock;
-        segment.timestamps = net::RawSegment::Timestamps{now, server.clock};
-    }
+    segment.window = static_cast<std::uint16_t>(kWindow >> guest.shown_scale);
+    // Nor is this older than what the server has seen of the guest meanwhile (RFC 7323 5).
+    if (guest.has_clock_delta)
+        segment.timestamps = net::RawSegment::Timestamps{guest.clock + guest.clock_delta, server.clock};
+    else if (flow.clock)
+        segment.timestamps = net::RawSegment::Timestamps{*flow.clock, server.clock};
     return segment;
 }
 
@@ -476,13 +505,14 @@ void KernelSplice::ask_for_acknowledgement(const Flow& flow, const SpliceTable::
 }
 
 void KernelSplice::finish(Flow& flow, const SpliceTable::Flow& entry, RelayEnd how, RelayParty who) {
-    flow.result.bytes_up = flow.flight_bytes + entry.sides[SpliceTable::kGuest].bytes;
+    flow.result.bytes_up = entry.sides[SpliceTable::kGuest].bytes;
     flow.result.bytes_down = entry.sides[SpliceTable::kServer].bytes;
     flow.result.how = how;
     flow.result.who = who;
     if (how == RelayEnd::kReset)
         flow.result.error_number = ECONNRESET;
     flow.is_over = true;
+    table_.conclude(flow.recording.flow, flow.id);
     flow.upstream.reset();
     flow.flight = std::vector<std::uint8_t>(); // {} would keep the memory
     flow.wake.cancel();

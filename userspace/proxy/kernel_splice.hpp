@@ -63,7 +63,7 @@ class KernelSplice {
                                                         const net::RawTcp& raw);
     KernelSplice(const KernelSplice&) = delete;
     KernelSplice& operator=(const KernelSplice&) = delete;
-    /// Resets every flow that is still there. After all sessions, before the io_context.
+    /// Resets every flow that is still there and was not left. After all sessions, before the io_context.
     ~KernelSplice();
 
     /// Null, and counted, if the flow is not to be spliced. `flow.local`, `flow.uplink_ifindex` are filled in
@@ -80,6 +80,13 @@ class KernelSplice {
     /// sockets are as they were.
     bool hand_off(const std::shared_ptr<Flow>& flow, boost::asio::ip::tcp::socket& guest,
                   boost::asio::ip::tcp::socket& upstream);
+
+    /// Takes over a flow that an earlier daemon has handed off. Null, with its ends reset: it cannot go on.
+    std::shared_ptr<Flow> adopt(const SpliceTable::Left& left);
+
+    /// Leaves the flow to BPF and to the daemon that adopts it; run() returns. False: it is over, or still
+    /// needs this process.
+    static bool leave(Flow& flow);
 
     /// Waits until the flow has ended. Terminal cancellation resets both ends, as in net::Relay::run().
     boost::asio::awaitable<net::RelayResult> run(std::shared_ptr<Flow> flow, net::RelayOptions options);

@@ -12,6 +12,7 @@
 #include <boost/asio/this_coro.hpp>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <iterator>
@@ -67,24 +68,58 @@ Session::Session(SessionContext& context, tcp::socket guest_socket, const Endpoi
     facts_.destination = destination;
 }
 
+/// The one place where a session ends: a cancelled coroutine may leave by an exception.
+struct Session::Record {
+    Session& session;
+
+    ~Record() {
+        if (!session.is_left_)
+            session.publish_end();
+        session.context_.kernel.give_back_session(session.guest_->id);
+    }
+};
+
 asio::awaitable<void> Session::run() {
     if (!admit()) {
         reset_guest();
         co_return;
     }
-
-    // The one place where a session ends: a cancelled coroutine may leave by an exception.
-    struct Record {
-        Session& session;
-
-        ~Record() {
-            session.publish_end();
-            session.context_.kernel.give_back_session(session.guest_->id);
-        }
-    };
-
     const Record record{*this};
     co_await live();
+}
+
+asio::awaitable<void> Session::run_adopted(SpliceTable::Left left) {
+    // Else a session that is cancelled below would leave its flow behind at the next co_await.
+    co_await asio::this_coro::throw_if_cancelled(false);
+    kernel_flow_ = context_.kernel_splice->adopt(left);
+    if (!kernel_flow_)
+        co_return;
+    guest_ = context_.find_guest(left.recording.guest);
+    if (!guest_ || !context_.kernel.take_session(guest_->id, guest_->limits.sessions)) {
+        cancel(); // the guest was removed, or may have fewer now
+        co_await run_spliced();
+        co_return;
+    }
+    const Record record{*this};
+    state_ = State::kRelay;
+    policy_ = guest_->policy;
+    started_ -=
+        std::chrono::duration_cast<std::chrono::steady_clock::duration>(BootClock::now() - left.since);
+    facts_.flight = std::move(left.recording.flight);
+    const Result<void> learned = facts_.learn(context_.kernel, *guest_, *context_.host_addresses());
+    // A binding that expired since does not change a session that was admitted by it.
+    if (left.recording.bound && std::ranges::find(facts_.bound, *left.recording.bound,
+                                                  &policy::BoundName::name) == facts_.bound.end())
+        facts_.bound.push_back({*left.recording.bound, {}});
+    if (learned) {
+        const LiveFlowsOrder cut;
+        swap(policy_, under(*policy_, cut), cut);
+    } else {
+        cancel();
+    }
+    co_await run_spliced();
+    if (!learned)
+        fail(learned.error().message());
 }
 
 asio::awaitable<void> Session::live() {
@@ -356,13 +391,20 @@ asio::awaitable<Result<tcp::socket>> Session::dial() {
 }
 
 asio::awaitable<Result<tcp::socket>> Session::dial_to_splice() {
-    if (context_.kernel_splice != nullptr && gate_stage()) {
+    // A CONNECT is about another server, which is more than the next daemon would know of the flow.
+    const bool is_tunnel = facts_.flight && facts_.flight->connect_port;
+    if (context_.kernel_splice != nullptr && (is_tunnel || gate_stage())) {
         context_.kernel_splice->decline(SpliceRefusal::kJudged);
     } else if (context_.kernel_splice != nullptr) {
         SpliceTable::Recording flow;
         flow.flow = {source_, facts_.destination};
         flow.guest = guest_->id;
         flow.guest_ifindex = guest_->ifindex;
+        flow.flight = facts_.flight;
+        for (const policy::BoundName& bound : facts_.bound) {
+            if (!flow.bound && (!facts_.flight || !facts_.flight->name || *facts_.flight->name == bound.name))
+                flow.bound = bound.name;
+        }
         kernel_flow_ = context_.kernel_splice->plan(std::move(flow));
     }
     if (kernel_flow_) {
@@ -380,11 +422,7 @@ asio::awaitable<Result<tcp::socket>> Session::dial_to_splice() {
 asio::awaitable<void> Session::relay(tcp::socket upstream) {
     state_ = State::kRelay;
     if (kernel_flow_ && context_.kernel_splice->hand_off(kernel_flow_, socket_, upstream)) {
-        splice_ = KernelSplice::kName;
-        const net::RelayOptions limits(context_.settings.idle_timeout, context_.settings.half_closed_timeout,
-                                       nullptr);
-        const net::RelayResult ended = co_await context_.kernel_splice->run(kernel_flow_, limits);
-        ending_ = ending_of(ended);
+        co_await run_spliced();
         co_return;
     }
     kernel_flow_.reset();
@@ -395,6 +433,19 @@ asio::awaitable<void> Session::relay(tcp::socket upstream) {
     const net::RelayResult result =
         co_await context_.relay.run(std::move(guest_socket), std::move(upstream), options);
     ending_ = ending_of(result);
+}
+
+asio::awaitable<void> Session::run_spliced() {
+    splice_ = KernelSplice::kName;
+    const net::RelayOptions limits(context_.settings.idle_timeout, context_.settings.half_closed_timeout,
+                                   nullptr);
+    ending_ = ending_of(co_await context_.kernel_splice->run(kernel_flow_, limits));
+}
+
+bool Session::leave() {
+    is_left_ = state_ == State::kRelay && kernel_flow_ && splice_ == KernelSplice::kName &&
+               KernelSplice::leave(*kernel_flow_);
+    return is_left_;
 }
 
 asio::awaitable<void> Session::relay_gated(tcp::socket upstream) {

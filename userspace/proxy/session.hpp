@@ -83,10 +83,18 @@ class Session : public std::enable_shared_from_this<Session>, private FlightGate
     /// The session's whole life; the caller keeps the object until it returns.
     boost::asio::awaitable<void> run();
 
+    /// The same from the hand-off on, for a flow that an earlier daemon has left: it goes on if the policy in
+    /// force allows it.
+    boost::asio::awaitable<void> run_adopted(SpliceTable::Left left);
+
     /// For whoever spawns run(): what cancel() and a cut act on. Keeps the session.
     [[nodiscard]] std::shared_ptr<boost::asio::cancellation_signal> cancellation_signal() {
         return {shared_from_this(), &cancel_};
     }
+
+    /// Leaves the flow to BPF and to the next daemon, which tells how it ended. False: BPF does not carry it,
+    /// or not all of it yet.
+    bool leave();
 
     /// Resets both ends.
     void cancel() { cancel_.emit(boost::asio::cancellation_type::terminal); }
@@ -115,6 +123,7 @@ class Session : public std::enable_shared_from_this<Session>, private FlightGate
 
   private:
     enum class State : std::uint8_t { kAccepted, kPeek, kRefused, kDial, kRelay };
+    struct Record;
 
     /// Finds out whose connection this is and takes a place under the guest's cap; false: to be reset.
     bool admit();
@@ -148,6 +157,7 @@ class Session : public std::enable_shared_from_this<Session>, private FlightGate
     boost::asio::awaitable<Result<boost::asio::ip::tcp::socket>> dial();
     /// The same to the destination itself, so that BPF may carry the connection.
     boost::asio::awaitable<Result<boost::asio::ip::tcp::socket>> dial_to_splice();
+    boost::asio::awaitable<void> run_spliced();
     boost::asio::awaitable<void> relay(boost::asio::ip::tcp::socket upstream);
     boost::asio::awaitable<void> relay_gated(boost::asio::ip::tcp::socket upstream);
 
@@ -203,6 +213,7 @@ class Session : public std::enable_shared_from_this<Session>, private FlightGate
     net::RelayCounters counters_;
     std::shared_ptr<KernelSplice::Flow> kernel_flow_; ///< if BPF is to carry it, or does
     std::string_view splice_;                         ///< what carries it, once something does
+    bool is_left_ = false;                            ///< to the next daemon
 
     /// What is recorded if nothing else is said: cancelled by the daemon, for its own end or the guest's.
     Ending ending_{"cancelled", "daemon"};

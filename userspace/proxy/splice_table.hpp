@@ -4,6 +4,7 @@
 #include "base/clock.hpp"
 #include "base/ip.hpp"
 #include "base/result.hpp"
+#include "policy/decide.hpp"
 #include "proxy/kernel_state.hpp"
 
 #include <array>
@@ -52,6 +53,18 @@ class SpliceTable {
         unsigned guest_ifindex = 0;
         unsigned uplink_ifindex = 0;
         Endpoint local; ///< what the connection to `flow.destination` is bound to
+        /// Nothing if the SYN decided; never CONNECT.
+        std::optional<policy::FirstFlight> flight;
+        /// The name that a binding tied to the destination: that of `flight`, or one of several if it has
+        /// none.
+        std::optional<policy::Name> bound;
+    };
+
+    /// A flow that an earlier daemon has left to BPF.
+    struct Left {
+        Recording recording;
+        Id id = 0;
+        BootClock::time_point since;
     };
 
     enum class State : std::uint8_t { kEnded, kRecording, kHeld, kForwarding, kClosed };
@@ -59,14 +72,16 @@ class SpliceTable {
     enum End : std::size_t { kGuest, kServer }; ///< index of a flow's sides
 
     struct Side {
-        std::uint64_t bytes = 0;      ///< payload that it has sent since the hand-off
+        std::uint64_t bytes = 0;      ///< payload that it has sent, the first flight included
         BootClock::time_point last{}; ///< when it last sent a packet; zero: it has not
         std::uint32_t delta = 0;      ///< added to its sequence numbers for the other side
+        std::uint32_t floor = 0;      ///< what it had sent up to the hand-off ends here
         std::uint32_t end = 0;        ///< behind the highest octet it has sent
         std::uint32_t acked = 0;      ///< what the other side has acknowledged of it
         std::uint32_t replays = 0;    ///< how often it has sent what is from before the hand-off
         std::uint32_t clock = 0;      ///< its latest timestamp, as it wrote it
         std::uint32_t clock_delta = 0;
+        std::uint8_t shown_scale = 0; ///< of the windows that the other side is shown
         bool has_clock = false;       ///< `clock` is known
         bool has_clock_delta = false; ///< `clock_delta` is known
         bool has_finished = false;    ///< it has sent FIN
@@ -112,6 +127,9 @@ class SpliceTable {
 
     /// Ends the flow, if it is there, and removes it: its packets are treated like those of any other.
     virtual void remove(const Key& key, Id id) = 0;
+
+    /// Notes that the end of the flow is told: whoever adopts flows leaves this one alone.
+    virtual void conclude(const Key& key, Id id) = 0;
 
     virtual void count(SpliceRefusal refusal) = 0;
 };

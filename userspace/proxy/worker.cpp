@@ -92,8 +92,10 @@ Worker::~Worker() {
         acceptor6_.close(ignored);
         dns_udp_.stop();
         dns_tcp_.stop();
-        for (const auto& [id, session] : sessions_)
-            session->cancel();
+        for (const auto& [id, session] : sessions_) {
+            if (!session->leave())
+                session->cancel();
+        }
         net::spawn(context_.get_executor(), "stop", stop_when_idle());
     });
     thread_.join();
@@ -153,16 +155,23 @@ boost::system::error_code Worker::begin(tcp::socket socket, const Endpoint& sour
         dns_tcp_.serve(std::move(socket), source, destination);
         return {};
     }
+    begin(std::move(socket), source, destination, std::nullopt);
+    return {};
+}
+
+void Worker::begin(tcp::socket socket, const Endpoint& source, const Endpoint& destination,
+                   std::optional<SpliceTable::Left> left) {
     const std::uint64_t id = next_session_id_;
     next_session_id_ += session_id_step_;
     auto session = std::make_shared<Session>(*session_context_, std::move(socket), source, destination, id);
     sessions_.emplace(id, session);
     auto cancel = session->cancellation_signal();
-    net::spawn(context_.get_executor(), "session", run_session(std::move(session)), std::move(cancel));
-    return {};
+    net::spawn(context_.get_executor(), "session", run_session(std::move(session), std::move(left)),
+               std::move(cancel));
 }
 
-asio::awaitable<void> Worker::run_session(std::shared_ptr<Session> session) {
+asio::awaitable<void> Worker::run_session(std::shared_ptr<Session> session,
+                                          std::optional<SpliceTable::Left> left) {
     // A cancelled coroutine may end by an exception: the table is kept true by a destructor.
     struct Entry {
         Worker& worker;
@@ -172,7 +181,10 @@ asio::awaitable<void> Worker::run_session(std::shared_ptr<Session> session) {
     };
 
     const Entry entry{*this, session->id()};
-    co_await session->run();
+    if (left)
+        co_await session->run_adopted(std::move(*left));
+    else
+        co_await session->run();
 }
 
 asio::awaitable<void> Worker::keep_bindings() {
@@ -269,6 +281,14 @@ SwapReport Worker::swap_sessions(const std::shared_ptr<const PolicyGeneration>& 
             session->swap(policy, verdict, order);
     }
     return report;
+}
+
+void Worker::adopt(SpliceTable::Left left) {
+    TAPGATE_ASSERT(kernel_splice_ != nullptr);
+    post([this, left = std::move(left)]() mutable {
+        const SpliceTable::Key flow = left.recording.flow;
+        begin(tcp::socket(context_), flow.guest, flow.destination, std::move(left));
+    });
 }
 
 void Worker::set_host_addresses(std::vector<IpAddress> addresses) {

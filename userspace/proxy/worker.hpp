@@ -21,6 +21,7 @@
 #include <functional>
 #include <future>
 #include <memory>
+#include <optional>
 #include <string_view>
 #include <thread>
 #include <unordered_map>
@@ -53,7 +54,7 @@ class Worker {
     /// Opens sockets and relay; the thread does not run yet. `kernel` and `events` outlive the worker.
     static Result<std::unique_ptr<Worker>> create(const WorkerSettings& settings, KernelState& kernel,
                                                   EventSink& events);
-    /// Stops and joins the thread; live sessions are reset.
+    /// Stops and joins the thread; live sessions are reset, but for those that BPF goes on with.
     ~Worker();
     Worker(const Worker&) = delete;
     Worker& operator=(const Worker&) = delete;
@@ -83,6 +84,8 @@ class Worker {
     /// What swap_policy() would report now. Changes nothing.
     std::future<SwapReport> preview_swap(std::shared_ptr<const PolicyGeneration> policy,
                                          LiveFlowsOrder order);
+    /// Goes on with a flow that an earlier daemon has left. Needs `splices`.
+    void adopt(SpliceTable::Left left);
     void set_host_addresses(std::vector<IpAddress> addresses);
     void set_upstreams(std::vector<Endpoint> upstreams);
     /// Ready once the worker has come round to it.
@@ -97,7 +100,10 @@ class Worker {
     /// Gives a connection to the DNS server or to a session of its own, by the port that was dialled. An
     /// error: it was reset.
     boost::system::error_code begin(boost::asio::ip::tcp::socket socket, const Endpoint& source);
-    boost::asio::awaitable<void> run_session(std::shared_ptr<Session> session);
+    void begin(boost::asio::ip::tcp::socket socket, const Endpoint& source, const Endpoint& destination,
+               std::optional<SpliceTable::Left> left);
+    boost::asio::awaitable<void> run_session(std::shared_ptr<Session> session,
+                                             std::optional<SpliceTable::Left> left);
     boost::asio::awaitable<void> stop_when_idle();
     /// Prolongs, now and then, the bindings that live sessions were admitted by.
     boost::asio::awaitable<void> keep_bindings();

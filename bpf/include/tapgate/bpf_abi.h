@@ -20,7 +20,7 @@
 #endif
 
 /* Bumped when a map's key, value or meaning changes; pinned maps of another version are not adopted. */
-#define TG_ABI_VERSION 5
+#define TG_ABI_VERSION 6
 
 enum {
 	TG_GUESTS_MAX = 4096,
@@ -190,7 +190,7 @@ enum tg_splice_flags { /* of a side */
  */
 struct tg_splice_side {
 	__u64 packets; /* that this end has sent and that were forwarded; a GSO packet is one */
-	__u64 bytes;   /* their payload, what was sent again included */
+	__u64 bytes;   /* their payload, what was sent again and the first flight included */
 	__u64 last_ns; /* when it last sent a packet of any kind, in any state but ENDED */
 	__u32 delta;
 	__u32 floor; /* data below is dropped: it was acknowledged before the hand-off (B53), or is too old */
@@ -235,22 +235,26 @@ TG_ASSERT_SIZE(struct tg_splice, 8 + 40 + 40 + 48 + 64 * TG_SPLICE_ENDS);
 /*
  * upstream_flows: tg_splice.upstream -> tg_splice.flow. The entry counts only if the splice says the same.
  *
- * flow_facts: tg_flow -> what a daemon that adopts the splice has to know of it. Written before the splice,
- * removed with it; BPF does not look at it. It counts only if the id is that of the splice.
+ * flow_facts: tg_flow -> what a daemon that adopts the splice has to know of it to judge it again. Written
+ * before the splice, removed with it or when its end has been told; BPF does not look at it. It counts only if
+ * the id is that of the splice.
  */
 struct tg_flow_facts {
 	__u64 id;
-	struct tg_judgement judgement; /* of the SYN */
-	__u8 first_flight;	       /* enum tg_first_flight */
-	__u8 pad;
-	__u16 name_length; /* of `name`, without the NUL; 0: no name was on the wire */
-	__u32 rule;	   /* index of the rule that decided in that generation; TG_NO_RULE: default */
+	__u8 first_flight; /* enum tg_first_flight */
+	__u8 flags;	   /* enum tg_facts_flags */
+	__u16 name_length; /* of `name`, without the NUL; 0: there was none */
+	__u32 pad;
 	char name[TG_NAME_TEXT_MAX]; /* as in tg_name */
 	__u8 pad_name[2];
 };
-TG_ASSERT_SIZE(struct tg_flow_facts, 32 + 256);
+TG_ASSERT_SIZE(struct tg_flow_facts, 16 + 256);
 
-#define TG_NO_RULE 0xffffffff
+enum tg_facts_flags {
+	TG_FACTS_ON_WIRE = 1, /* the guest has said `name` */
+	TG_FACTS_BOUND = 2,   /* a binding tied `name` to the destination */
+	TG_FACTS_ECH = 4,     /* the ClientHello had encrypted_client_hello */
+};
 
 /* What decided: nothing more than the SYN, whose verdict was allow, or a first flight of that kind. */
 enum tg_first_flight {
