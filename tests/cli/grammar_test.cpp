@@ -25,7 +25,7 @@ TEST(Commands, each_has_a_unique_name_a_summary_and_something_to_run) {
         EXPECT_FALSE(entry.summary.ends_with('.')) << entry.name;
         EXPECT_NE(entry.run, nullptr);
     }
-    EXPECT_EQ(seen.size(), 23U);
+    EXPECT_EQ(seen.size(), 24U);
 }
 
 TEST(Commands, those_of_one_object_stand_together) {

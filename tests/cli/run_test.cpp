@@ -76,6 +76,8 @@ TEST(Run, mistakes_in_usage_exit_with_2_and_say_so_on_standard_error) {
     check({"policy", "explain", "p.toml"},
           "say what to explain: a connection with --dst ADDRESS:PORT, a live one with --flow ID, or a DNS "
           "question with --query NAME");
+    check({"flow", "kill"}, "say which flows to end: ID, --guest, --name or --address");
+    check({"flow", "kill", "x"}, "ID 'x' is not a number");
     EXPECT_EQ(run_cli({"nonsense", "show"}).exit_code, 2);
 }
 
@@ -169,6 +171,8 @@ TEST(Run, arguments_reach_the_daemon_under_their_names) {
     EXPECT_EQ(args_of({"flow", "show", "--guest", "a"}), R"({"guest":"a"})");
     EXPECT_EQ(args_of({"flow", "show", "--name", "b.test", "--address", "192.0.2.9", "--verdict", "allow"}),
               R"({"name":"b.test","address":"192.0.2.9","verdict":"allow"})");
+    EXPECT_EQ(args_of({"flow", "kill", "7", "--dry-run"}), R"({"id":7,"dry_run":true})");
+    EXPECT_EQ(args_of({"flow", "kill", "--guest", "a"}), R"({"guest":"a","dry_run":false})");
     EXPECT_EQ(args_of({"dns", "show", "a", "--name", "b.test", "--address", "192.0.2.9"}),
               R"({"guest":"a","name":"b.test","address":"192.0.2.9"})");
     EXPECT_EQ(args_of({"dns", "show", "a", "--stats"}), R"({"guest":"a"})");

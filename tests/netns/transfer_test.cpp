@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "harness/wait.hpp"
+#include "netns/events.hpp"
 #include "netns/pattern.hpp"
 #include "netns/world.hpp"
 
@@ -263,6 +264,48 @@ TEST_P(Transfer, flow_show_tells_the_live_session) {
     EXPECT_EQ(flow.at("splice").as_string(), std::get<0>(GetParam()));
     EXPECT_EQ(flow.at("bytes_up").to_number<int>(), 6);
     EXPECT_EQ(flow.at("bytes_down").to_number<int>(), 6);
+}
+
+TEST_P(Transfer, flow_kill_resets_both_ends_of_what_was_chosen_and_nothing_else) {
+    std::atomic<int> resets{0};
+    const TcpServer server(internet(), upstream(kEcho), [&](TcpStream& stream) {
+        resets += stream.receive_to_end().end == End::kReset ? 1 : 0;
+    });
+    const EventMonitor monitor(world_->daemon);
+    std::vector<TcpStream> streams;
+    for (int i = 0; i < 3; ++i)
+        streams.push_back(connect(kEcho));
+    boost::json::array flows;
+    ASSERT_TRUE(wait_until([&] {
+        flows = world_->daemon.flows();
+        return flows.size() == 3 && std::ranges::all_of(flows, [](const boost::json::value& flow) {
+                   return flow.at("state").as_string() == "relay";
+               });
+    }));
+    const auto id_of = [&](const TcpStream& stream) {
+        const auto flow = std::ranges::find_if(flows, [&](const boost::json::value& row) {
+            return row.at("source").as_string() == stream.local().to_string();
+        });
+        return std::to_string(flow->at("id").to_number<std::uint64_t>());
+    };
+    const auto kill = [&](std::vector<std::string> words) {
+        words.insert(words.begin(), {"flow", "kill"});
+        return world_->daemon.ask(words).at("killed").to_number<int>();
+    };
+    EXPECT_EQ(kill({"--guest", "vm0", "--dry-run"}), 0);
+    EXPECT_EQ(kill({id_of(streams[0])}), 1);
+    EXPECT_EQ(streams[0].receive_to_end().end, End::kReset);
+    EXPECT_TRUE(wait_until([&] { return resets == 1 && world_->daemon.flows().size() == 2; }));
+    EXPECT_EQ(world_->daemon.cli({"flow", "kill", id_of(streams[0])}).exit_code, 1); // gone
+    EXPECT_EQ(kill({"--name", "other.test"}), 0);
+    EXPECT_EQ(kill({"--name", "bulk.test"}), 2);
+    EXPECT_EQ(streams[1].receive_to_end().end, End::kReset);
+    EXPECT_EQ(streams[2].receive_to_end().end, End::kReset);
+    EXPECT_TRUE(wait_until([&] { return resets == 3; }));
+    EXPECT_TRUE(monitor.wait_for([&](const boost::json::object& event) {
+        return is(event, "type", "flow-end") && is(event, "how", "killed") && is(event, "who", "operator") &&
+               is(event, "source", streams[2].local().to_string());
+    }));
 }
 
 INSTANTIATE_TEST_SUITE_P(Splice, Transfer,

@@ -17,6 +17,7 @@ int policy_load(Console& console, const Arguments& arguments);
 int policy_history(Console& console, const Arguments& arguments);
 int policy_rollback(Console& console, const Arguments& arguments);
 int flow_show(Console& console, const Arguments& arguments);
+int flow_kill(Console& console, const Arguments& arguments);
 int flow_monitor(Console& console, const Arguments& arguments);
 int dns_show(Console& console, const Arguments& arguments);
 int dns_flush(Console& console, const Arguments& arguments);

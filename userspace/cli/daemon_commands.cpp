@@ -183,6 +183,26 @@ int flow_show(Console& console, const Arguments& arguments) {
     return ask(console, "flow show", args, render_flows);
 }
 
+int flow_kill(Console& console, const Arguments& arguments) {
+    json::object args;
+    pass_event_filter(arguments, args);
+    if (arguments.has("ID")) {
+        const auto id = read_number("ID", arguments.get("ID"));
+        if (!id)
+            return console.usage(id.error().message(), "flow kill");
+        args["id"] = *id;
+    }
+    if (args.empty())
+        return console.usage("say which flows to end: ID, --guest, --name or --address", "flow kill");
+    args["dry_run"] = arguments.has("--dry-run");
+    return ask(console, "flow kill", args, [](const json::object& reply) {
+        if (cell(reply, "dry_run") == "true")
+            return fmt::format("{}{} flows would be ended\n", render_flows(reply),
+                               reply.at("flows").as_array().size());
+        return fmt::format("{} flows ended\n", cell(reply, "killed"));
+    });
+}
+
 int dns_show(Console& console, const Arguments& arguments) {
     json::object args;
     pass(arguments, "GUEST", "guest", args);

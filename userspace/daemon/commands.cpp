@@ -270,9 +270,8 @@ Reply guest_del(Daemon& daemon, const json::object& args) {
     return reply;
 }
 
-Reply flow_show(Daemon& daemon, const json::object& args) {
-    if (const auto known = control::only_args(args, {"guest", "name", "address", "verdict", "id"}); !known)
-        return fail(known.error());
+/// The live sessions that the filters of `args` let pass, all of them if there is none.
+Result<std::vector<proxy::FlowInfo>> chosen_flows(Daemon& daemon, const json::object& args) {
     if (const auto guest = guest_argument(daemon, args); !guest)
         return fail(guest.error());
     const auto filter = control::EventFilter::parse(args);
@@ -281,23 +280,63 @@ Reply flow_show(Daemon& daemon, const json::object& args) {
     const auto id = control::optional_number(args, "id");
     if (!id)
         return fail(id.error());
-    json::array flows;
+    std::vector<proxy::FlowInfo> chosen;
     for (const auto& worker : daemon.workers()) {
-        for (const proxy::FlowInfo& flow : worker->flows()) {
-            if (*id && **id != flow.id)
-                continue;
-            json::object object = flow_json(flow);
-            if (!filter->matches(object))
-                continue;
-            if (*id)
-                object["facts"] = facts_json(flow.facts);
-            flows.push_back(std::move(object));
+        for (proxy::FlowInfo& flow : worker->flows()) {
+            if ((!*id || **id == flow.id) && filter->matches(flow_json(flow)))
+                chosen.push_back(std::move(flow));
         }
     }
-    if (*id && flows.empty())
+    if (*id && chosen.empty())
         return fail(ErrorCode::kNotFound, fmt::format("there is no flow {}", **id));
+    return chosen;
+}
+
+json::array flows_json(const std::vector<proxy::FlowInfo>& flows, bool with_facts) {
+    json::array array;
+    for (const proxy::FlowInfo& flow : flows) {
+        json::object object = flow_json(flow);
+        if (with_facts)
+            object["facts"] = facts_json(flow.facts);
+        array.push_back(std::move(object));
+    }
+    return array;
+}
+
+Reply flow_show(Daemon& daemon, const json::object& args) {
+    if (const auto known = control::only_args(args, {"guest", "name", "address", "verdict", "id"}); !known)
+        return fail(known.error());
+    const auto flows = chosen_flows(daemon, args);
+    if (!flows)
+        return fail(flows.error());
     json::object reply;
-    reply["flows"] = std::move(flows);
+    reply["flows"] = flows_json(*flows, args.contains("id"));
+    return reply;
+}
+
+Reply flow_kill(Daemon& daemon, const json::object& args) {
+    if (const auto known = control::only_args(args, {"guest", "name", "address", "id", "dry_run"}); !known)
+        return fail(known.error());
+    const auto dry_run = control::flag(args, "dry_run");
+    if (!dry_run)
+        return fail(dry_run.error());
+    if (args.empty() || (args.size() == 1 && args.contains("dry_run")))
+        return fail(ErrorCode::kInvalid, "say which flows: by id, guest, name or address");
+    const auto flows = chosen_flows(daemon, args);
+    if (!flows)
+        return fail(flows.error());
+    json::object reply;
+    reply["dry_run"] = *dry_run;
+    reply["flows"] = flows_json(*flows, false);
+    std::size_t killed = 0;
+    if (!*dry_run) {
+        std::vector<std::uint64_t> ids;
+        for (const proxy::FlowInfo& flow : *flows)
+            ids.push_back(flow.id);
+        for (const auto& worker : daemon.workers())
+            killed += worker->kill_flows(ids);
+    }
+    reply["killed"] = killed;
     return reply;
 }
 
@@ -450,6 +489,7 @@ void add_commands(control::Server& server, Daemon& daemon, std::optional<gid_t> 
     add("guest add", guest_add);
     add("guest del", guest_del);
     add("flow show", flow_show);
+    add("flow kill", flow_kill);
     add("dns show", dns_show);
     add("dns stats", dns_stats);
     add("dns flush", dns_flush);

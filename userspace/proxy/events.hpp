@@ -46,9 +46,9 @@ struct FlowEndEvent {
     std::uint64_t bytes_down = 0;
     std::chrono::milliseconds duration{0};
     /// "finished", "reset", "idle", "cancelled", "failed: ..." (this host could not go on), "dial-failed:
-    /// ...", "denied", or "policy" (cut by a swap)
+    /// ...", "denied", "policy" (cut by a swap) or "killed" (by a command)
     std::string how;
-    std::string who; ///< "guest", "upstream" or "daemon"
+    std::string who; ///< "guest", "upstream", "daemon" or "operator"
     /// Of the policy that spoke last on the flow: for "policy" the one that cut it, with the rule that denies
     /// it, else the one that allowed it.
     std::uint64_t generation = 0;

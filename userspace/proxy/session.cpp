@@ -442,6 +442,11 @@ asio::awaitable<void> Session::run_spliced() {
     ending_ = ending_of(co_await context_.kernel_splice->run(kernel_flow_, limits));
 }
 
+void Session::kill() {
+    is_killed_ = true;
+    cancel();
+}
+
 bool Session::leave() {
     is_left_ = state_ == State::kRelay && kernel_flow_ && splice_ == KernelSplice::kName &&
                KernelSplice::leave(*kernel_flow_);
@@ -562,6 +567,10 @@ void Session::publish_end() {
         event.reason = judged_basis();
     else if (is_cut_ && ending_.how == "cancelled")
         tell_cut(event);
+    else if (is_killed_ && ending_.how == "cancelled") {
+        event.how = "killed";
+        event.who = "operator";
+    }
     context_.events.publish(std::move(event));
 }
 

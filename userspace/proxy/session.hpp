@@ -96,6 +96,9 @@ class Session : public std::enable_shared_from_this<Session>, private FlightGate
     /// or not all of it yet.
     bool leave();
 
+    /// Resets both ends, since the operator wants it.
+    void kill();
+
     /// Resets both ends.
     void cancel() { cancel_.emit(boost::asio::cancellation_type::terminal); }
 
@@ -208,6 +211,7 @@ class Session : public std::enable_shared_from_this<Session>, private FlightGate
     Judgement judgement_;                // the last that was no denial by a swap
     std::optional<Judgement> denied_by_; // a swap denies it: it drains, is kept, or is being cut
     bool is_cut_ = false;
+    bool is_killed_ = false; // by the operator
     boost::asio::steady_timer drain_timer_;
     std::optional<std::chrono::steady_clock::time_point> drain_deadline_;
     net::RelayCounters counters_;

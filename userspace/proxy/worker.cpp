@@ -313,6 +313,19 @@ std::vector<FlowInfo> Worker::flows() {
     });
 }
 
+std::size_t Worker::kill_flows(const std::vector<std::uint64_t>& ids) {
+    return call([this, &ids] {
+        std::size_t killed = 0;
+        for (const std::uint64_t id : ids) {
+            if (const auto found = sessions_.find(id); found != sessions_.end()) {
+                found->second->kill();
+                ++killed;
+            }
+        }
+        return killed;
+    });
+}
+
 std::vector<DnsUpstreams::Status> Worker::upstream_status() {
     return call([this] { return resolver_.upstreams().status(); });
 }

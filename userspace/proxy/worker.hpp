@@ -91,6 +91,8 @@ class Worker {
     /// Ready once the worker has come round to it.
     std::future<void> pulse();
     [[nodiscard]] std::vector<FlowInfo> flows();
+    /// Resets the sessions of those ids that are still there; returns how many.
+    std::size_t kill_flows(const std::vector<std::uint64_t>& ids);
     [[nodiscard]] std::vector<DnsUpstreams::Status> upstream_status();
 
   private:
