@@ -150,6 +150,7 @@ TEST(Run, arguments_reach_the_daemon_under_their_names) {
                        {"policy load", R"({"policy":{},"dry_run":false})"},
                        {"policy rollback", R"({"policy":{},"dry_run":false})"},
                        {"flow show", R"({"flows":[]})"},
+                       {"flow kill", R"({"killed":0,"dry_run":false,"flows":[]})"},
                        {"dns show", R"({"bindings":[]})"},
                        {"dns stats", R"({"guests":[]})"},
                        {"dns flush", R"({"removed":0})"}});
