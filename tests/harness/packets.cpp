@@ -132,6 +132,7 @@ Seen read_frame(ByteView bytes) {
     (void)reader.take(12);
     seen.ethertype = reader.u16().value_or(0);
     const std::size_t start = reader.position();
+    seen.packet.assign(bytes.begin() + static_cast<std::ptrdiff_t>(start), bytes.end());
     if (seen.ethertype == kEtherIpv4 && reader.remaining() >= 20) {
         const unsigned header = (reader.u8().value_or(0) & 0x0fU) * 4;
         (void)reader.u8();

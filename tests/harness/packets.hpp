@@ -70,6 +70,7 @@ struct Seen {
     std::uint32_t tcp_seq = 0;
     std::uint32_t tcp_ack = 0;
     Bytes payload; ///< of TCP or UDP
+    Bytes packet;  ///< all of it from behind the Ethernet header on
 
     [[nodiscard]] std::string to_string() const;
 };
