@@ -362,17 +362,23 @@ asio::awaitable<void> Daemon::follow_drops() {
             co_await drop_events_->async_wait(asio::posix::stream_descriptor::wait_read, net::kAsTuple);
         if (error)
             co_return;
-        datapath_->read_events([this](const datapath::DropEvent& event) {
-            const GuestRegistry::Attached* attached = guests_->find(event.guest);
-            if (event.question)
-                publish(to_json(dns_event(event, attached ? &attached->guest : nullptr),
-                                std::chrono::system_clock::now()));
-            else if (attached == nullptr)
-                publish(to_json(event, "", {}, {}));
-            else
-                publish(explained(event, *attached));
-        });
+        datapath_->read_events([this](const datapath::DropEvent& event) { tell_drop(event); },
+                               [this](const datapath::FlowTuple& flow) {
+                                   for (const auto& worker : workers_)
+                                       worker->splice_over({flow.guest, flow.peer});
+                               });
     }
+}
+
+void Daemon::tell_drop(const datapath::DropEvent& event) {
+    const GuestRegistry::Attached* attached = guests_->find(event.guest);
+    if (event.question)
+        publish(to_json(dns_event(event, attached ? &attached->guest : nullptr),
+                        std::chrono::system_clock::now()));
+    else if (attached == nullptr)
+        publish(to_json(event, "", {}, {}));
+    else
+        publish(explained(event, *attached));
 }
 
 boost::json::object Daemon::explained(const datapath::DropEvent& event,

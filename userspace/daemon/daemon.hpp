@@ -104,6 +104,7 @@ class Daemon {
 
     boost::asio::awaitable<void> follow_links();
     boost::asio::awaitable<void> follow_drops();
+    void tell_drop(const datapath::DropEvent& event);
     boost::asio::awaitable<void> tick();
     /// Tells the service manager that the daemon lives, if every worker has done what it was asked last time.
     void take_pulse();

@@ -373,7 +373,10 @@ class KernelDatapath final : public Datapath {
 
     [[nodiscard]] int event_fd() const override { return events_->fd(); }
 
-    void read_events(const std::function<void(const DropEvent&)>& sink) override { events_->read(sink); }
+    void read_events(const std::function<void(const DropEvent&)>& dropped,
+                     const std::function<void(const FlowTuple&)>& splice_over) override {
+        events_->read({dropped, splice_over});
+    }
 
     [[nodiscard]] std::uint64_t events_lost() const override { return drops_.events_lost(); }
 

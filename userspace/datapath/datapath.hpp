@@ -342,9 +342,11 @@ class Datapath {
     /// Counts a refusal made in userspace (reasons of 100 and above) with those of BPF.
     virtual void count_drop(std::optional<unsigned> ifindex, tg_drop_reason reason) = 0;
 
-    /// A descriptor that polls readable when events wait, and the call that then hands each one on.
+    /// A descriptor that polls readable when events wait, and the call that then hands each one on: what was
+    /// dropped, and spliced flows that were closed or ended by a packet. Events may be lost.
     [[nodiscard]] virtual int event_fd() const = 0;
-    virtual void read_events(const std::function<void(const DropEvent&)>& sink) = 0;
+    virtual void read_events(const std::function<void(const DropEvent&)>& dropped,
+                             const std::function<void(const FlowTuple&)>& splice_over) = 0;
     [[nodiscard]] virtual std::uint64_t events_lost() const = 0;
 
     /// Removes entries whose time is over: half-open connections, DNS questions, bindings, their names and

@@ -15,14 +15,18 @@ namespace {
 
 constexpr unsigned kMaxPerRead = 1024;
 
+FlowTuple tuple_from_abi(const tg_flow& flow) {
+    return {{from_abi(flow.guest_address), ntohs(flow.guest_port)},
+            {from_abi(flow.peer_address), ntohs(flow.peer_port)}};
+}
+
 DropEvent event_from_abi(const tg_event& event) {
     DropEvent out;
     out.time = from_abi_time(event.time_ns);
     out.guest = event.guest_id;
     out.ifindex = event.ifindex;
     out.reason = static_cast<tg_drop_reason>(event.reason);
-    out.flow.guest = {from_abi(event.flow.guest_address), ntohs(event.flow.guest_port)};
-    out.flow.peer = {from_abi(event.flow.peer_address), ntohs(event.flow.peer_port)};
+    out.flow = tuple_from_abi(event.flow);
     out.protocol = event.flow.protocol;
     out.judgement = from_abi(event.judgement);
     return out;
@@ -43,25 +47,27 @@ std::optional<Record> read_record(const void* data, std::size_t size) {
     return record;
 }
 
-/// The event in a record of the ring buffer; empty if it is too short or of an unknown type or reason.
-std::optional<DropEvent> event_of(const void* data, std::size_t size) {
+/// Hands the event in a record of the ring buffer on, unless it is too short or of an unknown type or reason.
+void hand_on(const void* data, std::size_t size, const Events::Sinks& sinks) {
     const auto event = read_record<tg_event>(data, size);
     if (!event || event->reason >= TG_DROP_REASON_MAX)
-        return std::nullopt;
-    DropEvent out = event_from_abi(*event);
-    switch (event->type) {
-    case TG_EVENT_DROP:
-        return out;
-    case TG_EVENT_DNS_REFUSED:
-        if (const auto dns = read_record<tg_dns_event>(data, size)) {
-            out.question = question_from_abi(*dns);
-            return out;
-        }
-        break;
-    default:
-        break;
+        return;
+    if (event->type == TG_EVENT_SPLICE_OVER) {
+        if (sinks.splice_over)
+            sinks.splice_over(tuple_from_abi(event->flow));
+        return;
     }
-    return std::nullopt;
+    DropEvent out = event_from_abi(*event);
+    if (event->type == TG_EVENT_DNS_REFUSED) {
+        const auto dns = read_record<tg_dns_event>(data, size);
+        if (!dns)
+            return;
+        out.question = question_from_abi(*dns);
+    } else if (event->type != TG_EVENT_DROP) {
+        return;
+    }
+    if (sinks.dropped)
+        sinks.dropped(out);
 }
 
 } // namespace
@@ -82,17 +88,16 @@ int Events::fd() const {
     return ::ring_buffer__epoll_fd(ring_);
 }
 
-void Events::read(const Sink& sink) {
-    sink_ = &sink;
+void Events::read(const Sinks& sinks) {
+    sinks_ = &sinks;
     seen_ = 0;
     ::ring_buffer__consume(ring_);
-    sink_ = nullptr;
+    sinks_ = nullptr;
 }
 
 int Events::on_record(void* context, void* data, std::size_t size) {
     Events& self = *static_cast<Events*>(context);
-    if (const auto event = event_of(data, size))
-        (*self.sink_)(*event);
+    hand_on(data, size, *self.sinks_);
     // A negative result ends the read; this record is consumed nevertheless.
     return ++self.seen_ < kMaxPerRead ? 0 : -EAGAIN;
 }

@@ -14,7 +14,11 @@ namespace tapgate::datapath {
 /// The consumer of the ring buffer `events`. One thread.
 class Events {
   public:
-    using Sink = std::function<void(const DropEvent&)>;
+    /// What events are handed to; what is empty gets none.
+    struct Sinks {
+        std::function<void(const DropEvent&)> dropped;
+        std::function<void(const FlowTuple&)> splice_over;
+    };
 
     static Result<std::unique_ptr<Events>> open(int events_fd);
 
@@ -26,14 +30,14 @@ class Events {
     [[nodiscard]] int fd() const;
     /// Hands on what waits, at most a fixed number of events a call; what is left keeps fd() readable.
     /// Records that are too short or of an unknown type are skipped.
-    void read(const Sink& sink);
+    void read(const Sinks& sinks);
 
   private:
     Events() = default;
     static int on_record(void* context, void* data, std::size_t size);
 
     ::ring_buffer* ring_ = nullptr;
-    const Sink* sink_ = nullptr; // during read()
+    const Sinks* sinks_ = nullptr; // during read()
     unsigned seen_ = 0;
 };
 

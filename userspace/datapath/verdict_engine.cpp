@@ -280,7 +280,7 @@ class KernelVerdictEngine final : public VerdictEngine {
         if (::bpf_prog_test_run_opts(::bpf_program__fd(skeleton_->progs.tap_ingress), &options) != 0)
             return fail_errno("run tap_ingress");
         std::optional<DropEvent> event;
-        events_->read([&event](const DropEvent& seen) { event = seen; });
+        events_->read({[&event](const DropEvent& seen) { event = seen; }, {}});
         if (!event)
             return fail(ErrorCode::kIo, "tap_ingress said nothing of a packet");
         // The policy is asked of each question on such a connection, not of the connection.

@@ -31,8 +31,8 @@ constexpr std::size_t kFirstFlightBytes = 128UL * 1024;
 /// While segments reach a socket the numbers may move on between two readings; then the flow is refused.
 constexpr int kReadings = 4;
 
-/// A flow is looked at after an eighth of the time that it has been silent, within these bounds: one that
-/// ends soon is seen to end soon, and one that is idle costs next to nothing.
+/// An event tells of a flow that is over; what else there is to see grows rarer with its age, of which half
+/// passes before the next look, within these bounds.
 constexpr milliseconds kShortestLook{50};
 constexpr seconds kLongestLook{60};
 /// The first retransmission of a first flight; the time doubles with each (RFC 6298 5).
@@ -126,11 +126,13 @@ class KernelSplice::Flow {
     std::uint32_t replays = 0;          ///< of the guest, when they were last looked at
     std::optional<std::uint32_t> clock; ///< of the socket to the server at the hand-off, with timestamps
     milliseconds resend = kFirstResend;
+    steady_clock::time_point since = steady_clock::now(); ///< when it was handed off or adopted
     steady_clock::time_point resend_at;
     steady_clock::time_point give_up_at;
 
     net::RelayOptions options;
     bool is_over = false;
+    std::optional<Due::iterator> due; ///< its place there
     net::RelayResult result;
     asio::steady_timer wake; ///< what run() sleeps on
 };
@@ -307,12 +309,12 @@ bool KernelSplice::hand_off(const std::shared_ptr<Flow>& flow, tcp::socket& gues
     flow->peer_window = std::max(numbers.upstream.send_window, flow->mss);
     if (numbers.upstream.has_timestamps())
         flow->clock = numbers.upstream.clock;
-    const auto now = steady_clock::now();
-    flow->resend_at = now + flow->resend;
-    flow->give_up_at = now + kFirstFlightTime;
+    flow->since = steady_clock::now();
+    flow->resend_at = flow->since + flow->resend;
+    flow->give_up_at = flow->since + kFirstFlightTime;
     if (const auto forwarded = flow->find())
         send_first_flight(*flow, *forwarded);
-    schedule(flow, now + kShortestLook);
+    begin(flow);
     return true;
 }
 
@@ -333,7 +335,7 @@ std::shared_ptr<KernelSplice::Flow> KernelSplice::adopt(const SpliceTable::Left&
     else
         spdlog::warn("{}", port.error().message());
     flow->replays = entry->sides[SpliceTable::kGuest].replays;
-    schedule(flow, steady_clock::now() + kShortestLook);
+    begin(flow);
     return flow;
 }
 
@@ -343,6 +345,7 @@ bool KernelSplice::leave(Flow& flow) {
         return false;
     flow.is_over = true;
     flow.id = 0;
+    forget(flow);
     flow.wake.cancel();
     return true;
 }
@@ -371,9 +374,28 @@ net::RelayCounters KernelSplice::carried(const Flow& flow) {
     return {entry->sides[SpliceTable::kGuest].bytes, entry->sides[SpliceTable::kServer].bytes};
 }
 
+void KernelSplice::begin(const std::shared_ptr<Flow>& flow) {
+    flows_[flow->recording.flow] = flow;
+    schedule(flow, steady_clock::now() + kShortestLook);
+}
+
+void KernelSplice::forget(const Flow& flow) {
+    // Another one may have its key by now.
+    const auto found = flows_.find(flow.recording.flow);
+    if (found != flows_.end() && found->second.get() == &flow)
+        flows_.erase(found);
+}
+
+void KernelSplice::over(const SpliceTable::Key& key) {
+    if (const auto found = flows_.find(key); found != flows_.end())
+        look_at(std::shared_ptr(found->second));
+}
+
 void KernelSplice::schedule(const std::shared_ptr<Flow>& flow, steady_clock::time_point when) {
+    if (flow->due)
+        due_.erase(*flow->due);
     const bool is_first = due_.empty() || when < due_.begin()->first;
-    due_.emplace(when, flow);
+    flow->due = due_.emplace(when, flow);
     if (is_first)
         arm();
 }
@@ -391,6 +413,7 @@ void KernelSplice::wake() {
     while (!due_.empty() && due_.begin()->first <= now) {
         const std::shared_ptr<Flow> flow = std::move(due_.begin()->second);
         due_.erase(due_.begin());
+        flow->due.reset();
         // A flow that is over was kept for its entry alone, which goes with it.
         if (!flow->is_over)
             look_at(flow);
@@ -439,9 +462,10 @@ void KernelSplice::look_at(const std::shared_ptr<Flow>& flow) {
         kill(*flow, RelayEnd::kIdle, RelayParty::kDaemon);
         return;
     }
+    const auto half_age = std::chrono::duration_cast<milliseconds>(now - flow->since) / 2;
     const milliseconds next = !flow->flight.empty()
                                   ? kShortestLook
-                                  : std::clamp<milliseconds>(silence / 8, kShortestLook, kLongestLook);
+                                  : std::clamp<milliseconds>(half_age, kShortestLook, kLongestLook);
     schedule(flow, now + std::min(next, limit - silence));
 }
 
@@ -512,6 +536,7 @@ void KernelSplice::finish(Flow& flow, const SpliceTable::Flow& entry, RelayEnd h
     if (how == RelayEnd::kReset)
         flow.result.error_number = ECONNRESET;
     flow.is_over = true;
+    forget(flow);
     table_.conclude(flow.recording.flow, flow.id);
     flow.upstream.reset();
     flow.flight = std::vector<std::uint8_t>(); // {} would keep the memory

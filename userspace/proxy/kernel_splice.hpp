@@ -86,15 +86,20 @@ class KernelSplice {
 
     /// Leaves the flow to BPF and to the daemon that adopts it; run() returns. False: it is over, or still
     /// needs this process.
-    static bool leave(Flow& flow);
+    bool leave(Flow& flow);
 
     /// Waits until the flow has ended. Terminal cancellation resets both ends, as in net::Relay::run().
     boost::asio::awaitable<net::RelayResult> run(std::shared_ptr<Flow> flow, net::RelayOptions options);
+
+    /// Whether the flow has ended is to be looked at now, if it is one of ours.
+    void over(const SpliceTable::Key& key);
 
     /// What a flow that was handed off has carried so far.
     [[nodiscard]] static net::RelayCounters carried(const Flow& flow);
 
   private:
+    using Due = std::multimap<std::chrono::steady_clock::time_point, std::shared_ptr<Flow>>;
+
     KernelSplice(boost::asio::io_context& context, SpliceTable& table, const net::RawTcp& raw,
                  net::RouteQuery routes);
 
@@ -108,6 +113,9 @@ class KernelSplice {
     void send_first_flight(Flow& flow, const SpliceTable::Flow& entry);
     /// Has the server repeat its last acknowledgement.
     void ask_for_acknowledgement(const Flow& flow, const SpliceTable::Flow& entry);
+    /// From now on the flow is looked after.
+    void begin(const std::shared_ptr<Flow>& flow);
+    void forget(const Flow& flow);
     void schedule(const std::shared_ptr<Flow>& flow, std::chrono::steady_clock::time_point when);
     void arm();
     void wake();
@@ -125,7 +133,8 @@ class KernelSplice {
     boost::asio::steady_timer timer_;
     std::vector<std::uint8_t> scratch_; ///< what first flights are read into
     /// Flows by when they are to be looked at next.
-    std::multimap<std::chrono::steady_clock::time_point, std::shared_ptr<Flow>> due_;
+    Due due_;
+    std::map<SpliceTable::Key, std::shared_ptr<Flow>> flows_;
 };
 
 } // namespace tapgate::proxy

@@ -449,7 +449,7 @@ void Session::kill() {
 
 bool Session::leave() {
     is_left_ = state_ == State::kRelay && kernel_flow_ && splice_ == KernelSplice::kName &&
-               KernelSplice::leave(*kernel_flow_);
+               context_.kernel_splice->leave(*kernel_flow_);
     return is_left_;
 }
 

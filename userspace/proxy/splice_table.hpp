@@ -45,6 +45,8 @@ class SpliceTable {
     struct Key {
         Endpoint guest;
         Endpoint destination;
+
+        auto operator<=>(const Key&) const = default;
     };
 
     struct Recording {

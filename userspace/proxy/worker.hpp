@@ -86,6 +86,8 @@ class Worker {
                                          LiveFlowsOrder order);
     /// Goes on with a flow that an earlier daemon has left. Needs `splices`.
     void adopt(SpliceTable::Left left);
+    /// A packet has closed or ended the spliced flow, if it is one of this worker's. Returns at once.
+    void splice_over(const SpliceTable::Key& flow);
     void set_host_addresses(std::vector<IpAddress> addresses);
     void set_upstreams(std::vector<Endpoint> upstreams);
     /// Ready once the worker has come round to it.

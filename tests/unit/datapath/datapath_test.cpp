@@ -400,10 +400,11 @@ TEST_F(DatapathTest, a_dropped_packet_is_reported_and_counted) {
     for (int round = 0; round < 50 && !reported; ++round) {
         pollfd wait{datapath_->event_fd(), POLLIN, 0};
         ::poll(&wait, 1, 100);
-        datapath_->read_events([&](const DropEvent& event) {
+        const auto dropped = [&](const DropEvent& event) {
             reported = reported || (event.reason == TG_DROP_ETHERTYPE && event.guest == id &&
                                     event.ifindex == ::if_nametoindex("tap0"));
-        });
+        };
+        datapath_->read_events(dropped, {});
     }
     EXPECT_TRUE(reported);
     const auto counts = datapath_->drops(::if_nametoindex("tap0"));
