@@ -34,24 +34,6 @@ void disable_dad(const NetNs& ns) {
     set_sysctl(ns, "ipv6/conf/default/accept_dad", "0");
 }
 
-/// Waits until the kernel's link watch has seen `link` up: before, it has no multicast route, so that nobody
-/// can solicit its IPv6 address. The link watch may wait for a second, unless someone asks for the link.
-void wait_for_ipv6(const NetNs& ns, const std::string& link) {
-    must_run({"ip", "link", "show", "dev", link}, &ns);
-    const bool is_ready = wait_until([&] {
-        return ns.run([&] {
-            std::ifstream routes("/proc/thread-self/net/ipv6_route");
-            for (std::string line; std::getline(routes, line);) {
-                if (line.starts_with("ff") && line.ends_with(" " + link))
-                    return true;
-            }
-            return false;
-        });
-    });
-    if (!is_ready)
-        throw std::runtime_error("no IPv6 on " + link);
-}
-
 } // namespace
 
 IpAddress Family::server(unsigned number) const {
@@ -78,6 +60,22 @@ const Family& ipv6() {
                                address("2001:db8:3::53"),
                                "AAAA"};
     return family;
+}
+
+void wait_for_ipv6(const NetNs& ns, const std::string& link) {
+    must_run({"ip", "link", "show", "dev", link}, &ns);
+    const bool is_ready = wait_until([&] {
+        return ns.run([&] {
+            std::ifstream routes("/proc/thread-self/net/ipv6_route");
+            for (std::string line; std::getline(routes, line);) {
+                if (line.starts_with("ff") && line.ends_with(" " + link))
+                    return true;
+            }
+            return false;
+        });
+    });
+    if (!is_ready)
+        throw std::runtime_error("no IPv6 on " + link);
 }
 
 Topology::Topology(unsigned guests) {

@@ -70,6 +70,10 @@ class Topology {
     std::vector<std::unique_ptr<GuestNet>> guests_;
 };
 
+/// Waits until the kernel's link watch has seen `link` up: before, it has no multicast route, so that nobody
+/// can solicit its IPv6 address. The link watch may wait for a second, unless someone asks for the link.
+void wait_for_ipv6(const NetNs& ns, const std::string& link);
+
 /// Runs the lines of `script` through `ip -batch` in `ns`; throws std::runtime_error if one fails.
 void ip_batch(const NetNs& ns, const std::string& script);
 

@@ -360,6 +360,49 @@ TEST_P(KernelSplice, a_flow_ends_if_the_next_daemon_is_not_to_splice) {
     EXPECT_EQ(echoed(kPeeked).second, "kernel");
 }
 
+TEST_P(KernelSplice, a_flow_follows_its_route_to_another_interface_and_back) {
+    const NetNs& host = world().topology.host();
+    const std::string version = family().name == "IPv4" ? "-4" : "-6";
+    const std::string site_address = site(kPeeked).address.to_string();
+    const std::string back = family().uplink.to_string();
+    const bool is_v4 = version == "-4";
+    ip_batch(host, fmt::format("link add wan1 type veth peer name eth1 netns {}\n"
+                               "address add 198.51.100.253/30 dev wan1\n"
+                               "address add 2001:db8:9::1/64 dev wan1 nodad\n"
+                               "link set wan1 up\n",
+                               internet().path()));
+    ip_batch(internet(), "address add 198.51.100.254/30 dev eth1\n"
+                         "address add 2001:db8:9::2/64 dev eth1 nodad\n"
+                         "link set eth1 up\n");
+    wait_for_ipv6(host, "wan1");
+    wait_for_ipv6(internet(), "eth1");
+    const TcpServer server(internet(), site(kPeeked), echo);
+    auto [stream, splice] = echoed(kPeeked);
+    EXPECT_EQ(splice, "kernel");
+    const auto echoes = [&, &guest_end = stream](std::string_view text) {
+        return guest_end.send(text) == 0 && guest_end.receive(text.size()).bytes == text;
+    };
+    // Nothing passes on the old way, in either direction, so that the new one has to be used in both.
+    must_run({"nft",
+              "add table inet way; add chain inet way in { type filter hook prerouting priority -400; }; "
+              "add rule inet way in iifname eth0 tcp dport 7001 drop"},
+             &internet());
+    must_run({"ip", version, "route", "add", back, "via", is_v4 ? "198.51.100.253" : "2001:db8:9::1"},
+             &internet());
+    must_run({"ip", version, "route", "add", site_address, "via", is_v4 ? "198.51.100.254" : "2001:db8:9::2"},
+             &host);
+    EXPECT_TRUE(echoes("by wan1"));
+    // Also a daemon that was not there when it changed.
+    world().daemon.kill();
+    must_run({"nft", "delete table inet way"}, &internet());
+    must_run({"ip", version, "route", "del", site_address}, &host);
+    must_run({"ip", version, "route", "del", back}, &internet());
+    world().daemon.start();
+    EXPECT_TRUE(echoes("by wan0"));
+    must_run({"ip", "link", "del", "wan1"}, &host);
+    EXPECT_TRUE(echoes("alone"));
+}
+
 TEST_P(KernelSplice, entries_of_ended_flows_go) {
     const TcpServer server(internet(), site(kPeeked), echo);
     for (int i = 0; i < 20; ++i) {

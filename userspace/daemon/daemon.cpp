@@ -27,6 +27,8 @@ namespace asio = boost::asio;
 namespace {
 
 constexpr std::chrono::seconds kTick{1};
+/// Routes change in bursts.
+constexpr std::chrono::milliseconds kRoutePause{250};
 constexpr std::size_t kMaxResolvConfBytes = 65536;
 
 /// As many descriptors as we may have: each session takes two.
@@ -107,6 +109,10 @@ Result<void> Daemon::start_parts() {
         if (!raw_tcp)
             return fail(raw_tcp.error().with_context("splice = \"kernel\""));
         raw_tcp_.emplace(std::move(*raw_tcp));
+        auto routes = net::RouteMonitor::open();
+        if (!routes)
+            return fail(routes.error());
+        routes_.emplace(std::move(*routes));
     }
     // From here on nothing is loaded any more, and there is one thread still.
     if (const auto entered = enter_sandbox_if_wanted(); !entered)
@@ -287,6 +293,8 @@ void Daemon::adopt_splices() {
             ++ended;
         }
     }
+    for (const auto& worker : workers_)
+        worker->routes_changed(); // since then, perhaps
     if (adopted != 0)
         spdlog::info("{} spliced connections of an earlier daemon go on", adopted);
     if (ended != 0)
@@ -308,6 +316,8 @@ void Daemon::run() {
     drop_events_ = std::make_unique<asio::posix::stream_descriptor>(context_, ::dup(datapath_->event_fd()));
     net::spawn(context_.get_executor(), "links", follow_links());
     net::spawn(context_.get_executor(), "drop events", follow_drops());
+    if (routes_)
+        net::spawn(context_.get_executor(), "routes", follow_routes());
     net::spawn(context_.get_executor(), "policy files", watcher_->run());
     net::spawn(context_.get_executor(), "tick", tick());
     spdlog::info("serving: {} workers, splice {}, programs by {}", workers_.size(),
@@ -367,6 +377,25 @@ asio::awaitable<void> Daemon::follow_drops() {
                                    for (const auto& worker : workers_)
                                        worker->splice_over({flow.guest, flow.peer});
                                });
+    }
+}
+
+asio::awaitable<void> Daemon::follow_routes() {
+    asio::posix::stream_descriptor socket(context_, ::dup(routes_->fd()));
+    for (;;) {
+        const auto [error] =
+            co_await socket.async_wait(asio::posix::stream_descriptor::wait_read, net::kAsTuple);
+        if (error)
+            co_return;
+        asio::steady_timer pause(context_, kRoutePause);
+        co_await pause.async_wait(net::kAsTuple);
+        const auto changed = routes_->take_changes();
+        if (!changed)
+            spdlog::error("{}", changed.error().message());
+        if (!changed || *changed) {
+            for (const auto& worker : workers_)
+                worker->routes_changed();
+        }
     }
 }
 

@@ -17,6 +17,7 @@
 #include "daemon/splice_adapter.hpp"
 #include "datapath/datapath.hpp"
 #include "net/netlink/link_monitor.hpp"
+#include "net/netlink/route.hpp"
 #include "net/netlink/steering.hpp"
 #include "net/raw_tcp.hpp"
 
@@ -104,6 +105,7 @@ class Daemon {
 
     boost::asio::awaitable<void> follow_links();
     boost::asio::awaitable<void> follow_drops();
+    boost::asio::awaitable<void> follow_routes();
     void tell_drop(const datapath::DropEvent& event);
     boost::asio::awaitable<void> tick();
     /// Tells the service manager that the daemon lives, if every worker has done what it was asked last time.
@@ -125,7 +127,9 @@ class Daemon {
     std::unique_ptr<datapath::Datapath> datapath_;
     std::unique_ptr<KernelAdapter> kernel_;
     std::unique_ptr<SpliceAdapter> splices_;
-    std::optional<net::RawTcp> raw_tcp_; ///< of splice = "kernel" alone
+    // Of splice = "kernel" alone.
+    std::optional<net::RawTcp> raw_tcp_;
+    std::optional<net::RouteMonitor> routes_;
     std::unique_ptr<PolicyStore> policies_;
     std::optional<gid_t> control_group_;
     std::unique_ptr<control::Server> control_;

@@ -112,6 +112,10 @@ bool SpliceAdapter::forward(const Key& key, Id id, const std::array<NewSide, 2>&
     return datapath_.change_splice(tuple_of(key), id, TG_CHANGE_FORWARD, out);
 }
 
+bool SpliceAdapter::reroute(const Key& key, Id id, unsigned uplink_ifindex) {
+    return datapath_.reroute_splice(tuple_of(key), id, uplink_ifindex);
+}
+
 void SpliceAdapter::remove(const Key& key, Id id) {
     datapath_.remove_splice(tuple_of(key), id);
 }

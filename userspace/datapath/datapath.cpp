@@ -284,6 +284,10 @@ class KernelDatapath final : public Datapath {
         return flows_.change(flow, id, change, sides);
     }
 
+    bool reroute_splice(const FlowTuple& flow, SpliceId id, unsigned uplink_ifindex) override {
+        return flows_.reroute(flow, id, uplink_ifindex);
+    }
+
     void remove_splice(const FlowTuple& flow, SpliceId id) override { flows_.remove(flow, id); }
 
     void conclude_splice(const FlowTuple& flow, SpliceId id) override { flows_.conclude(flow, id); }

@@ -289,6 +289,8 @@ class Datapath {
     /// TG_CHANGE_FORWARD alone.
     virtual bool change_splice(const FlowTuple& flow, SpliceId id, tg_change change,
                                const SpliceSides& sides) = 0;
+    /// Lets the flow's packets leave by another interface. False: it is gone.
+    virtual bool reroute_splice(const FlowTuple& flow, SpliceId id, unsigned uplink_ifindex) = 0;
     /// Ends and removes the flow, if it is there.
     virtual void remove_splice(const FlowTuple& flow, SpliceId id) = 0;
     /// Notes that the end of the flow is known: it will not be among the left_splices() of the next daemon.

@@ -32,6 +32,14 @@ tg_flow key_of(const Endpoint& near, const Endpoint& far) {
     return key;
 }
 
+tg_flow_change change_of(const tg_flow& flow, SpliceId id, tg_change change) {
+    tg_flow_change what{};
+    what.flow = flow;
+    what.id = id;
+    what.change = change;
+    return what;
+}
+
 FlowTuple tuple_of(const tg_flow& flow) {
     return {{from_abi(flow.guest_address), ntohs(flow.guest_port)},
             {from_abi(flow.peer_address), ntohs(flow.peer_port)}};
@@ -141,17 +149,19 @@ std::optional<tg_splice> Flows::find(const FlowTuple& flow, SpliceId id) const {
 }
 
 bool Flows::change(const FlowTuple& flow, SpliceId id, tg_change change, const SpliceSides& sides) {
-    return run(key_of(flow.guest, flow.peer), id, change, sides) == TG_CHANGED;
+    tg_flow_change what = change_of(key_of(flow.guest, flow.peer), id, change);
+    std::ranges::copy(sides, what.sides);
+    return run(what) == TG_CHANGED;
 }
 
-tg_change_result Flows::run(const tg_flow& key, SpliceId id, tg_change change,
-                            const SpliceSides& sides) const {
-    tg_flow_change what{};
-    what.flow = key;
-    what.id = id;
-    what.change = change;
-    std::ranges::copy(sides, what.sides);
-    const auto result = run_program(change_flow_fd_, packet_of(what));
+bool Flows::reroute(const FlowTuple& flow, SpliceId id, unsigned uplink_ifindex) {
+    tg_flow_change what = change_of(key_of(flow.guest, flow.peer), id, TG_CHANGE_ROUTE);
+    what.uplink_ifindex = uplink_ifindex;
+    return run(what) == TG_CHANGED;
+}
+
+tg_change_result Flows::run(const tg_flow_change& change) const {
+    const auto result = run_program(change_flow_fd_, packet_of(change));
     return result ? static_cast<tg_change_result>(*result) : TG_CHANGE_NO_FLOW;
 }
 
@@ -164,7 +174,7 @@ void Flows::remove(const FlowTuple& flow, SpliceId id) {
 
 void Flows::remove_entry(const tg_flow& key, const tg_splice& splice) {
     // Ended first: who has looked the entry up already does nothing more to it (bpf_abi.h).
-    static_cast<void>(run(key, splice.id, TG_CHANGE_END, {}));
+    static_cast<void>(run(change_of(key, splice.id, TG_CHANGE_END)));
     if (const auto user = upstream_flows_.find(splice.upstream); user && is_same(*user, key))
         upstream_flows_.erase(splice.upstream);
     flows_.erase(key);

@@ -24,6 +24,7 @@ class Flows {
     Result<SpliceId> record(const SpliceSpec& spec);
     [[nodiscard]] std::optional<tg_splice> find(const FlowTuple& flow, SpliceId id) const;
     bool change(const FlowTuple& flow, SpliceId id, tg_change change, const SpliceSides& sides);
+    bool reroute(const FlowTuple& flow, SpliceId id, unsigned uplink_ifindex);
     void remove(const FlowTuple& flow, SpliceId id);
     void conclude(const FlowTuple& flow, SpliceId id);
     /// Ends and removes the flows of `guest`. Their ends are reset when they send something.
@@ -32,8 +33,7 @@ class Flows {
     std::vector<LeftSplice> left();
 
   private:
-    [[nodiscard]] tg_change_result run(const tg_flow& key, SpliceId id, tg_change change,
-                                       const SpliceSides& sides) const;
+    [[nodiscard]] tg_change_result run(const tg_flow_change& change) const;
     void remove_entry(const tg_flow& key, const tg_splice& splice);
 
     int change_flow_fd_;

@@ -391,6 +391,31 @@ void KernelSplice::over(const SpliceTable::Key& key) {
         look_at(std::shared_ptr(found->second));
 }
 
+void KernelSplice::routes_changed() {
+    std::map<IpAddress, unsigned> uplinks; // 0: none
+    const auto uplink_to = [&](const IpAddress& destination) {
+        const auto [known, is_new] = uplinks.try_emplace(destination, 0U);
+        if (is_new) {
+            const auto route = routes_.to(destination);
+            known->second = route && route->is_forwarded_out ? route->ifindex : 0;
+        }
+        return known->second;
+    };
+    std::vector<std::shared_ptr<Flow>> stranded;
+    for (const auto& [key, flow] : flows_) {
+        const unsigned uplink = uplink_to(key.destination.address);
+        if (uplink == 0 || uplink == flow->recording.uplink_ifindex)
+            continue;
+        // What comes back by an interface without our program would be the host's.
+        if (!table_.has_uplink(uplink))
+            stranded.push_back(flow);
+        else if (table_.reroute(key, flow->id, uplink))
+            flow->recording.uplink_ifindex = uplink;
+    }
+    for (const auto& flow : stranded)
+        kill(*flow, RelayEnd::kCancelled, RelayParty::kDaemon);
+}
+
 void KernelSplice::schedule(const std::shared_ptr<Flow>& flow, steady_clock::time_point when) {
     if (flow->due)
         due_.erase(*flow->due);

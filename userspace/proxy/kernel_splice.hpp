@@ -94,6 +94,9 @@ class KernelSplice {
     /// Whether the flow has ended is to be looked at now, if it is one of ours.
     void over(const SpliceTable::Key& key);
 
+    /// Lets each flow leave by the interface of its route of now. One that leads nowhere stays as it is.
+    void routes_changed();
+
     /// What a flow that was handed off has carried so far.
     [[nodiscard]] static net::RelayCounters carried(const Flow& flow);
 

@@ -127,6 +127,9 @@ class SpliceTable {
     /// From now on BPF carries the held flow. False: it is gone.
     virtual bool forward(const Key& key, Id id, const std::array<NewSide, 2>& sides) = 0;
 
+    /// From now on the server is reached through that interface. False: the flow is gone.
+    virtual bool reroute(const Key& key, Id id, unsigned uplink_ifindex) = 0;
+
     /// Ends the flow, if it is there, and removes it: its packets are treated like those of any other.
     virtual void remove(const Key& key, Id id) = 0;
 

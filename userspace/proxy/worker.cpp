@@ -296,6 +296,11 @@ void Worker::splice_over(const SpliceTable::Key& flow) {
         asio::post(context_, [this, flow] { kernel_splice_->over(flow); });
 }
 
+void Worker::routes_changed() {
+    if (kernel_splice_)
+        asio::post(context_, [this] { kernel_splice_->routes_changed(); });
+}
+
 void Worker::set_host_addresses(std::vector<IpAddress> addresses) {
     auto shared = std::make_shared<const std::vector<IpAddress>>(std::move(addresses));
     call([this, shared] { host_addresses_ = shared; });

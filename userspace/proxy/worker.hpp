@@ -88,6 +88,8 @@ class Worker {
     void adopt(SpliceTable::Left left);
     /// A packet has closed or ended the spliced flow, if it is one of this worker's. Returns at once.
     void splice_over(const SpliceTable::Key& flow);
+    /// The host may reach servers by other interfaces now. Returns at once.
+    void routes_changed();
     void set_host_addresses(std::vector<IpAddress> addresses);
     void set_upstreams(std::vector<Endpoint> upstreams);
     /// Ready once the worker has come round to it.

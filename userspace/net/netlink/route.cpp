@@ -8,6 +8,13 @@
 
 namespace tapgate::net {
 
+namespace {
+
+// A storm of changes must not keep the caller from its other work.
+constexpr int kMaxRouteDatagrams = 256;
+
+} // namespace
+
 Result<RouteQuery> RouteQuery::open() {
     auto socket = NetlinkSocket::open();
     if (!socket)
@@ -38,6 +45,27 @@ Result<Route> RouteQuery::to(const IpAddress& destination) {
         return fail(ErrorCode::kIo,
                     "the kernel says no interface or address for the route to " + destination.to_string());
     return route;
+}
+
+Result<RouteMonitor> RouteMonitor::open() {
+    auto socket = NetlinkSocket::open(RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE | RTMGRP_IPV4_RULE |
+                                      1U << (RTNLGRP_IPV6_RULE - 1U));
+    if (!socket)
+        return fail(socket.error());
+    return RouteMonitor(std::move(*socket));
+}
+
+Result<bool> RouteMonitor::take_changes() {
+    bool is_changed = false;
+    for (int datagram = 0; datagram < kMaxRouteDatagrams; ++datagram) {
+        const auto received = notifications_.receive([](const NetlinkMessage&) {});
+        if (!received)
+            return fail(received.error());
+        if (*received == NetlinkSocket::Received::kNothing)
+            break;
+        is_changed = true;
+    }
+    return is_changed;
 }
 
 } // namespace tapgate::net

@@ -5,6 +5,8 @@
 #include "base/result.hpp"
 #include "net/netlink/netlink_socket.hpp"
 
+#include <utility>
+
 namespace tapgate::net {
 
 /// How packets of this host reach a destination now.
@@ -26,6 +28,24 @@ class RouteQuery {
     explicit RouteQuery(NetlinkSocket socket) : socket_(std::move(socket)) {}
 
     NetlinkSocket socket_;
+};
+
+/// Notices that what RouteQuery answers may have changed, in the network namespace in which it was opened.
+/// One thread.
+class RouteMonitor {
+  public:
+    static Result<RouteMonitor> open();
+
+    /// Polls readable when take_changes() has something to do.
+    [[nodiscard]] int fd() const { return notifications_.fd(); }
+
+    /// Takes what the kernel has reported, a bounded amount a call; true if there was anything.
+    Result<bool> take_changes();
+
+  private:
+    explicit RouteMonitor(NetlinkSocket notifications) : notifications_(std::move(notifications)) {}
+
+    NetlinkSocket notifications_;
 };
 
 } // namespace tapgate::net
