@@ -76,7 +76,9 @@ Process start_nginx(const NetNs& ns, const std::vector<unsigned>& numbers,
                     "events {{}}\nhttp {{\naccess_log off;\nclient_body_temp_path {0}/body;\n"
                     "proxy_temp_path {0}/proxy;\nfastcgi_temp_path {0}/fastcgi;\nuwsgi_temp_path {0}/uwsgi;\n"
                     "scgi_temp_path {0}/scgi;\nserver {{\n{1}ssl_certificate {2};\n"
-                    "ssl_certificate_key {0}/key.pem;\nlocation / {{ {3} }}\n}}\n}}\n",
+                    "ssl_certificate_key {0}/key.pem;\nssl_protocols TLSv1.2 TLSv1.3;\nssl_ecdh_curve "
+                    "X25519:prime256v1;\nlocation / {{ {3} "
+                    "}}\n}}\n}}\n",
                     dir.string(), listens, certificate.string(), location));
     return Process({"nginx", "-e", dir / "error.log", "-c", config}, &ns);
 }

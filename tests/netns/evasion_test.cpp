@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cctype>
 #include <functional>
+#include <future>
 #include <ostream>
 #include <tuple>
 
@@ -17,6 +18,9 @@
 // that decides, and the uplink is looked at after each.
 namespace tapgate::test {
 namespace {
+
+using namespace std::string_literals;
+using namespace std::string_view_literals;
 
 constexpr unsigned kShared = 12;
 constexpr std::size_t kPeekBytes = 8192;
@@ -650,6 +654,107 @@ TEST_P(EvasionMore, B06_ech_can_be_denied) {
     EXPECT_EQ(upstream.accepted(), 0U);
     EXPECT_PRED1(was_served, exchange(guest(), upstream.endpoint(), client_hello(kGood)));
     world().daemon.load_policy(evasion_policy());
+}
+
+/// A TLS record.
+std::string record(int type, const std::string& content) {
+    const auto size = static_cast<unsigned>(content.size());
+    std::string bytes{static_cast<char>(type), 3, 3, static_cast<char>(size >> 8U), static_cast<char>(size)};
+    return bytes + content;
+}
+
+/// By which a server wants another hello, with a share of secp384r1 (RFC 8446 4.1.3 and 4.1.4).
+std::string hello_retry_request() {
+    const std::string_view random = "\xcf\x21\xad\x74\xe5\x9a\x61\x11\xbe\x1d\x8c\x02\x1e\x65\xb8\x91"
+                                    "\xc2\xa2\x11\x16\x7a\xbb\x8c\x5e\x07\x9e\x09\xe2\xc8\xa8\x33\x9c"sv;
+    std::string body("\x03\x03"s);
+    body += random;
+    body += "\x00\x13\x01\x00\x00\x0c\x00\x2b\x00\x02\x03\x04\x00\x33\x00\x02\x00\x18"s;
+    return record(22, "\x02\x00\x00"s + static_cast<char>(body.size()) + body);
+}
+
+TEST_P(EvasionMore, B54_a_second_hello_with_another_name_is_refused) {
+    const std::string hello = client_hello(kGood);
+    const std::string change_cipher_spec = record(20, "\x01");
+    const std::string early_data = record(23, std::string(300, 'e'));
+    const std::string nameless = text(TlsHelloBuilder().build());
+    const std::string in_records = text(TlsHelloBuilder().sni(kEvil).records_of(40).build());
+
+    struct Second {
+        std::string what;
+        Pieces with_the_first; ///< sent at once, before the server has answered
+        Pieces pieces;         ///< sent when the answer has come
+        std::string passes;    ///< of all that, what may reach the server
+    };
+
+    const std::string evil = client_hello(kEvil);
+    const std::vector<Second> seconds = {
+        {"another name", {}, {evil}, ""},
+        {"another name in two segments", {}, cut_at(evil, 3), ""},
+        {"another name in small records", {}, {in_records}, ""},
+        {"no name", {}, {nameless}, ""},
+        {"behind a change_cipher_spec", {}, {change_cipher_spec, evil}, change_cipher_spec},
+        {"behind early data", {early_data}, {change_cipher_spec + evil}, early_data + change_cipher_spec},
+        {"before the answer", {evil}, {}, ""},
+        {"before the answer, behind early data", {early_data + evil}, {}, early_data},
+        {"no hello", {}, {record(22, "\x10\x00\x00\x00"s)}, ""},
+        {"the allowed name", {}, {hello}, hello},
+        {"the allowed name before the answer", {hello}, {}, hello},
+        {"the allowed name behind all else",
+         {early_data},
+         {change_cipher_spec, hello},
+         early_data + change_cipher_spec + hello},
+    };
+    for (const Second& second : seconds) {
+        SCOPED_TRACE(second.what);
+        std::promise<std::string> reached;
+        const TcpServer upstream(world().topology.internet(), shared(443), [&](TcpStream& stream) {
+            std::string got = stream.receive(hello.size()).bytes;
+            const std::string answer = hello_retry_request();
+            stream.send(answer.substr(0, 30)); // in two segments, of which one alone says nothing
+            stream.send(answer.substr(30));
+            const std::string more = stream.receive_to_end().bytes;
+            reached.set_value(got + more);
+        });
+        auto stream = TcpStream::connect(guest(), upstream.endpoint());
+        ASSERT_TRUE(stream.has_value());
+        Pieces first = second.with_the_first;
+        first.insert(first.begin(), hello);
+        for (const std::string& piece : first)
+            stream->send(piece);
+        EXPECT_EQ(stream->receive(hello_retry_request().size()).bytes, hello_retry_request());
+        for (const std::string& piece : second.pieces)
+            stream->send(piece);
+        const bool is_allowed = second.passes.ends_with(hello);
+        if (is_allowed) {
+            stream->finish();
+            EXPECT_EQ(stream->receive_to_end().end, End::kFin);
+        } else {
+            const Received got = stream->receive_to_end();
+            EXPECT_EQ(got.bytes, text({0x15, 3, 3, 0, 2, 2, 49})); // access_denied
+        }
+        EXPECT_EQ(reached.get_future().get(), hello + second.passes);
+    }
+}
+
+TEST_P(EvasionMore, B54_what_follows_an_ordinary_answer_is_the_guests_business) {
+    const std::string hello = client_hello(kGood);
+    const std::string key_exchange = record(22, "\x10\x00\x00\x02pk"s);
+    for (const std::string& answer : {record(22, "\x02\x00\x00\x26\x03\x03"s + std::string(36, 'r')),
+                                      record(21, "\x01\x70"), "no TLS"s}) {
+        const TcpServer upstream(world().topology.internet(), shared(443), [&](TcpStream& stream) {
+            stream.receive(hello.size());
+            stream.send(answer);
+            stream.send(stream.receive_to_end().bytes);
+        });
+        auto stream = TcpStream::connect(guest(), upstream.endpoint());
+        ASSERT_TRUE(stream.has_value());
+        stream->send(hello);
+        EXPECT_EQ(stream->receive(answer.size()).bytes, answer);
+        stream->send(key_exchange);
+        stream->finish();
+        EXPECT_EQ(stream->receive_to_end().bytes, key_exchange);
+    }
 }
 
 TEST_P(EvasionMore, B48_another_guest_cannot_be_reached) {

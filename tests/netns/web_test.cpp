@@ -99,6 +99,20 @@ TEST_P(Web, openssl_and_python_report_a_refused_name_as_such_and_at_once) {
         << "neither may wait for a time-out";
 }
 
+TEST_P(Web, B54_a_client_that_is_asked_for_another_hello_is_served) {
+    EXPECT_EQ(curl({"https://www.allowed.test/"}).exit_code, 0);
+    // It offers a share of a group that the server does not have.
+    const Completed openssl = run_program({"openssl", "s_client", "-connect", server(kSite, 443).to_string(),
+                                           "-servername", "www.allowed.test", "-groups", "P-384:X25519:P-256",
+                                           "-CAfile", web_.ca_file(), "-verify_return_error", "-msg"},
+                                          &guest());
+    EXPECT_EQ(openssl.exit_code, 0) << openssl.err;
+    unsigned hellos = 0;
+    for (std::size_t at = 0; (at = openssl.out.find(", ClientHello", at)) != std::string::npos; ++at)
+        ++hellos;
+    EXPECT_EQ(hellos, 2U) << openssl.out;
+}
+
 TEST_P(Web, an_address_that_was_never_resolved_is_refused) {
     const ExitCode code = curl_at("www.allowed.test", kOther).exit_code;
     EXPECT_TRUE(code == kCouldNotConnect || code == kTlsHandshakeFailed || code == kReceiveFailed) << code;

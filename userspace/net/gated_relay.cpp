@@ -26,7 +26,7 @@ constexpr unsigned kReadsPerTurn = 8;
 ///     read --> held --offer()--> pass: to the upstream
 ///      ^                 |------ kMore: read, until the deadline
 ///      |                 |------ kAnswer: wait for the upstream
-///      +-----------------+       kOpen: flush, then as a copy session; kRefuse: end
+///      +-----------------+       kOpen: flush, then end, or go on as a copy session; kRefuse: end
 class GatedSession final : public CopySession {
   public:
     GatedSession(tcp::socket guest, tcp::socket upstream, std::shared_ptr<CopyBuffer> scratch,
@@ -34,8 +34,8 @@ class GatedSession final : public CopySession {
         : CopySession(std::move(guest), std::move(upstream), std::move(scratch), options), gate_(gate),
           answer_wait_(socket(RelayParty::kGuest).get_executor(), steady_clock::time_point::max()) {}
 
-    /// Only after kRefused.
-    tcp::socket take_guest() { return std::move(socket(RelayParty::kGuest)); }
+    /// The guest's only after kRefused and kOpened, the upstream's only after kOpened.
+    tcp::socket take(RelayParty party) { return std::move(socket(party)); }
 
     [[nodiscard]] bool guest_is_owed() const { return is_sending(Direction::kDown); }
 
@@ -52,6 +52,7 @@ class GatedSession final : public CopySession {
 
     RelayGate& gate_;
     bool is_open_ = false;
+    bool has_answer_ended_ = false;
     std::vector<std::uint8_t> held_;
     asio::steady_timer answer_wait_; ///< never expires; cancelled when there is an answer
     std::uint64_t answers_ = 0;      ///< by which an answer that came before the wait is noticed
@@ -95,8 +96,10 @@ asio::awaitable<void> GatedSession::carry_offers() {
                 co_return;
             if (cue == GateCue::kEnd)
                 source_ended(Direction::kUp);
-            else
+            else if (has_answer_ended_ || is_sending(Direction::kDown))
                 co_await CopySession::carry(Direction::kUp);
+            else
+                end(RelayEnd::kOpened, RelayParty::kDaemon);
             co_return;
         case GateStep::Then::kRefuse:
             end(RelayEnd::kRefused, RelayParty::kGuest);
@@ -145,6 +148,7 @@ void GatedSession::passing(Direction direction, ByteView bytes) {
 }
 
 void GatedSession::passing_end(Direction direction) {
+    has_answer_ended_ = has_answer_ended_ || direction == Direction::kDown;
     if (direction != Direction::kDown || is_open_)
         return;
     gate_.answer_ended();
@@ -158,12 +162,18 @@ void GatedSession::wake_offers() {
 
 void GatedSession::release() {
     answer_wait_.cancel();
-    if (result().how != RelayEnd::kRefused) {
+    boost::system::error_code ignored;
+    switch (result().how) {
+    case RelayEnd::kRefused:
+        socket(RelayParty::kUpstream).close(ignored);
+        break;
+    case RelayEnd::kOpened:
+        socket(RelayParty::kUpstream).cancel(ignored);
+        break;
+    default:
         CopySession::release();
         return;
     }
-    boost::system::error_code ignored;
-    socket(RelayParty::kUpstream).close(ignored);
     socket(RelayParty::kGuest).cancel(ignored);
     stop_watching();
     released();
@@ -185,7 +195,10 @@ asio::awaitable<GatedResult> GatedRelay::run(tcp::socket& guest, tcp::socket ups
     result.relay = co_await supervise(session);
     if (result.relay.how == RelayEnd::kRefused) {
         result.guest_is_owed = session->guest_is_owed();
-        guest = session->take_guest();
+        guest = session->take(RelayParty::kGuest);
+    } else if (result.relay.how == RelayEnd::kOpened) {
+        guest = session->take(RelayParty::kGuest);
+        result.upstream = session->take(RelayParty::kUpstream);
     }
     co_return result;
 }

@@ -61,6 +61,9 @@ struct GatedResult {
     RelayResult relay;
     /// With kRefused: something that the upstream has sent was not handed to the guest completely.
     bool guest_is_owed = false;
+    /// With kOpened, which is only said while neither direction has ended or waits: the rest of the session
+    /// is the caller's to carry.
+    std::optional<boost::asio::ip::tcp::socket> upstream = std::nullopt;
 };
 
 /// Carries sessions as the `copy` relay does, but lets a gate decide what the guest's bytes may do. Ends,
@@ -72,9 +75,10 @@ class GatedRelay {
     GatedRelay& operator=(const GatedRelay&) = delete;
     ~GatedRelay();
 
-    /// As Relay::run(), with two differences. `gate` is borrowed until this returns. When it refuses
-    /// (kRefused) the upstream is reset, and `guest` is still connected and the caller's; in every other case
-    /// it is closed.
+    /// As Relay::run(), with these differences. `gate` is borrowed until this returns. When it refuses
+    /// (kRefused) the upstream is reset, and `guest` is still connected and the caller's. When it opens, both
+    /// sockets are the caller's (kOpened), unless something is under way: then the session is carried to its
+    /// end here.
     boost::asio::awaitable<GatedResult> run(boost::asio::ip::tcp::socket& guest,
                                             boost::asio::ip::tcp::socket upstream,
                                             const RelayOptions& options, RelayGate& gate);

@@ -36,6 +36,8 @@ std::string_view relay_end_name(RelayEnd end) {
         return "idle";
     case RelayEnd::kCancelled:
         return "cancelled";
+    case RelayEnd::kOpened:
+        return "opened";
     case RelayEnd::kRefused:
         return "refused";
     case RelayEnd::kFailed:

@@ -43,6 +43,7 @@ enum class RelayEnd : std::uint8_t {
     kIdle,  ///< nothing moved for the timeout in force; both sides got an RST
     kCancelled, ///< cancelled, or the relay was destroyed; both sides got an RST
     kRefused,   ///< a gate refused what `who` sent (GatedRelay); the other side got an RST
+    kOpened,    ///< a gate has opened (GatedRelay); nothing has ended
     kFailed,    ///< this host could not go on (`error_number`, as ENOMEM); both sides got an RST
 };
 

@@ -53,6 +53,9 @@ class TlsClientHelloParser {
     /// Only when kDone.
     [[nodiscard]] const TlsClientHello& hello() const { return hello_; }
 
+    /// The bytes of the stream that the hello takes, record headers included. Only when kDone.
+    [[nodiscard]] std::size_t size() const { return consumed_; }
+
   private:
     PeekStatus finish(PeekStatus status, std::string_view reason = {});
 

@@ -2,6 +2,7 @@
 #include "proxy/flight_gate.hpp"
 
 #include <algorithm>
+#include <array>
 #include <string>
 
 namespace tapgate::proxy {
@@ -29,13 +30,33 @@ HttpAnswers::Asked asked_by(const proto::HttpRequest& request) {
     return request.method == "HEAD" ? HttpAnswers::Asked::kHead : HttpAnswers::Asked::kOrdinary;
 }
 
+constexpr std::size_t kRecordHeaderSize = 5;
+constexpr std::uint8_t kHandshakeRecord = 22;
+/// SHA-256 of "HelloRetryRequest" in the place of a ServerHello's random (RFC 8446 4.1.3), behind the headers
+/// of record and message and the version.
+constexpr std::size_t kRandomAt = kRecordHeaderSize + 4 + 2;
+constexpr std::array<std::uint8_t, 32> kRetryRandom = {
+    0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11, 0xbe, 0x1d, 0x8c, 0x02, 0x1e, 0x65, 0xb8, 0x91,
+    0xc2, 0xa2, 0x11, 0x16, 0x7a, 0xbb, 0x8c, 0x5e, 0x07, 0x9e, 0x09, 0xe2, 0xc8, 0xa8, 0x33, 0x9c};
+constexpr std::uint8_t kServerHello = 2;
+
+bool is_tls(const policy::FirstFlight& flight) {
+    return flight.kind == FirstFlightKind::kTls || flight.kind == FirstFlightKind::kTlsNoSni;
+}
+
 constexpr GateStep kRefuse{.pass = 0, .then = Then::kRefuse};
 
 } // namespace
 
 GateStep FlightGate::offer(ByteView held, GateCue cue) {
-    if (stage_ == Stage::kHttp)
+    switch (stage_) {
+    case Stage::kHttp:
         return read_requests(held, cue);
+    case Stage::kHello:
+        return read_hellos(held, cue);
+    case Stage::kFirstFlight:
+        break;
+    }
     return read_first_flight(held, cue);
 }
 
@@ -50,6 +71,11 @@ GateStep FlightGate::read_first_flight(ByteView held, GateCue cue) {
     const policy::FirstFlight& flight = reader_.flight();
     if (!judge_.admits(flight, reader_.reason()))
         return kRefuse;
+    if (is_tls(flight)) {
+        stage_ = Stage::kHello;
+        began_.reset();
+        return read_hellos(held, cue);
+    }
     if (flight.kind != FirstFlightKind::kHttp || !judge_.judges_every_request())
         return {.pass = 0, .then = Then::kOpen};
     stage_ = Stage::kHttp;
@@ -115,6 +141,65 @@ GateStep FlightGate::read_requests(ByteView held, GateCue cue) {
     }
 }
 
+GateStep FlightGate::read_hellos(ByteView held, GateCue cue) {
+    std::size_t passed = 0;
+    if (!has_hello_passed_) {
+        if (hello_.update(held) == PeekStatus::kNeedMore && cue == GateCue::kBytes)
+            return wait_for_more(0);
+        // It was whole when it was judged.
+        if (hello_.status() != PeekStatus::kDone)
+            return kRefuse;
+        has_hello_passed_ = true;
+        began_.reset();
+        passed = hello_.size();
+    }
+    while (server_hello_ != ServerHello::kOther) {
+        const ByteView rest = held.subspan(passed);
+        if (record_left_ != 0) {
+            const std::size_t count = std::min(record_left_, rest.size());
+            passed += count;
+            record_left_ -= count;
+            if (record_left_ != 0)
+                return {.pass = passed};
+            continue;
+        }
+        if (rest.empty())
+            return {.pass = passed};
+        if (rest[0] != kHandshakeRecord) {
+            // Early data, change_cipher_spec, alerts: in them nobody reads a hello.
+            if (rest.size() < kRecordHeaderSize)
+                return cue == GateCue::kEnd ? GateStep{.pass = passed, .then = Then::kOpen}
+                                            : GateStep{.pass = passed};
+            record_left_ = kRecordHeaderSize + (std::size_t{rest[3]} << 8U) + rest[4];
+            continue;
+        }
+        if (server_hello_ == ServerHello::kNone)
+            return {.pass = passed, .then = Then::kAnswer};
+        if (!second_hello_.update(rest)) {
+            if (cue == GateCue::kBytes)
+                return wait_for_more(passed);
+            second_hello_.finish();
+        }
+        const bool is_admitted = judge_.admits(second_hello_.flight(), second_hello_.reason());
+        return {.pass = passed, .then = is_admitted ? Then::kOpen : Then::kRefuse};
+    }
+    return {.pass = passed, .then = Then::kOpen};
+}
+
+void FlightGate::read_server_hello(ByteView bytes) {
+    if (server_hello_ != ServerHello::kNone)
+        return;
+    constexpr std::size_t kEnough = kRandomAt + kRetryRandom.size();
+    const ByteView taken = bytes.first(std::min(bytes.size(), kEnough - server_bytes_.size()));
+    server_bytes_.insert(server_bytes_.end(), taken.begin(), taken.end());
+    if (server_bytes_[0] == kHandshakeRecord && server_bytes_.size() < kEnough)
+        return;
+    const bool is_retry = server_bytes_[0] == kHandshakeRecord &&
+                          server_bytes_[kRecordHeaderSize] == kServerHello &&
+                          std::ranges::equal(ByteView(server_bytes_).subspan(kRandomAt), kRetryRandom);
+    server_hello_ = is_retry ? ServerHello::kRetry : ServerHello::kOther;
+}
+
 bool FlightGate::begin_request(ByteView head) {
     const proto::HttpRequest& request = head_.request();
     if (judge_.judges_every_request() && !judge_.admits(flight_of(request), {}))
@@ -144,16 +229,29 @@ GateStep FlightGate::wait_for_more(std::size_t passed) {
 
 void FlightGate::answered(ByteView bytes) {
     has_answer_ = true;
-    answers_.take(bytes);
+    if (stage_ == Stage::kHello)
+        read_server_hello(bytes);
+    else
+        answers_.take(bytes);
 }
 
 void FlightGate::answer_ended() {
     has_answer_ = true;
     answers_.end();
+    if (server_hello_ == ServerHello::kNone)
+        server_hello_ = ServerHello::kOther;
 }
 
 bool FlightGate::may_speak() const {
-    return stage_ == Stage::kHttp ? answers_.is_between_answers() : !has_answer_;
+    switch (stage_) {
+    case Stage::kHttp:
+        return answers_.is_between_answers();
+    case Stage::kHello:
+        return !has_answer_ || server_hello_ == ServerHello::kRetry; // nothing is encrypted yet
+    case Stage::kFirstFlight:
+        break;
+    }
+    return !has_answer_;
 }
 
 } // namespace tapgate::proxy

@@ -4,6 +4,7 @@
 #include "net/gated_relay.hpp"
 #include "policy/decide.hpp"
 #include "proto/http_request.hpp"
+#include "proto/tls_client_hello.hpp"
 #include "proxy/first_flight.hpp"
 #include "proxy/http_framing.hpp"
 
@@ -11,18 +12,23 @@
 #include <cstddef>
 #include <optional>
 #include <string_view>
+#include <vector>
 
 namespace tapgate::proxy {
 
 /// Has what a guest says on an admitted connection judged before it goes upstream.
 ///
 ///     kFirstFlight   the guest was silent when the bindings admitted it: its first bytes are still judged
-///         | HTTP            \ anything else: open
-///         v
+///         | HTTP  | TLS       \ anything else: open
+///         v       +--> kHello
 ///     kHttp          each request head is judged, then its body passes
 ///         ^  |
 ///         |  +-- Upgrade or CONNECT, at its end: nothing more passes before the server has answered
 ///         +--- declined               \ 101 or 2xx: open
+///
+///     kHello         a ClientHello passes, and early data behind it. Should the server ask for another one
+///         |          (HelloRetryRequest, RFC 8446 4.1.4), that is judged too (B54)
+///         +--- any other answer, or the second hello is admitted: open
 ///
 /// What does not parse counts as `http-bad` here, also where it might be another protocol: only a first
 /// flight can be `plain`. A pipeline of more than kMaxPipelined unanswered requests waits.
@@ -45,7 +51,7 @@ class FlightGate final : public net::RelayGate {
         [[nodiscard]] virtual bool judges_every_request() const = 0;
     };
 
-    enum class Stage : std::uint8_t { kFirstFlight, kHttp };
+    enum class Stage : std::uint8_t { kFirstFlight, kHttp, kHello };
 
     struct Limits {
         std::size_t bytes;                 ///< a first flight or request head has to end within
@@ -53,7 +59,8 @@ class FlightGate final : public net::RelayGate {
     };
 
     FlightGate(Judge& judge, Stage stage, const Limits& limits)
-        : judge_(judge), limits_(limits), stage_(stage), reader_(limits.bytes), head_(limits.bytes) {}
+        : judge_(judge), limits_(limits), stage_(stage), reader_(limits.bytes), head_(limits.bytes),
+          hello_(limits.bytes), second_hello_(limits.bytes) {}
 
     net::GateStep offer(ByteView held, net::GateCue cue) override;
     void answered(ByteView bytes) override;
@@ -68,6 +75,8 @@ class FlightGate final : public net::RelayGate {
   private:
     net::GateStep read_first_flight(ByteView held, net::GateCue cue);
     net::GateStep read_requests(ByteView held, net::GateCue cue);
+    net::GateStep read_hellos(ByteView held, net::GateCue cue);
+    void read_server_hello(ByteView bytes);
     /// Takes the head that has been read to its end; false: refused.
     bool begin_request(ByteView head);
     /// The step for something that is no request: what it brings about hangs on the policy.
@@ -87,6 +96,13 @@ class FlightGate final : public net::RelayGate {
     HttpAnswers answers_;
     bool awaits_switch_ = false; ///< a request for Upgrade or CONNECT has passed
     bool may_switch_ = true;     ///< what it asks for can be let through
+
+    proto::TlsClientHelloParser hello_;
+    bool has_hello_passed_ = false;
+    std::size_t record_left_ = 0; ///< of a record that passes
+    enum class ServerHello : std::uint8_t { kNone, kRetry, kOther } server_hello_ = ServerHello::kNone;
+    std::vector<std::uint8_t> server_bytes_; ///< the first, as many as tell
+    FirstFlightReader second_hello_;
 };
 
 } // namespace tapgate::proxy

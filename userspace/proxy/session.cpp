@@ -148,8 +148,8 @@ asio::awaitable<void> Session::live() {
         reset_guest();
         co_return;
     }
-    if (gate_stage())
-        co_await relay_gated(std::move(*upstream));
+    if (const auto stage = gate_stage())
+        co_await relay_gated(std::move(*upstream), *stage);
     else
         co_await relay(std::move(*upstream));
 }
@@ -426,6 +426,16 @@ asio::awaitable<void> Session::relay(tcp::socket upstream) {
         co_return;
     }
     kernel_flow_.reset();
+    // A hello can be followed by another one, of which only userspace would know (B54).
+    const bool is_tls = facts_.flight && (facts_.flight->kind == FirstFlightKind::kTls ||
+                                          facts_.flight->kind == FirstFlightKind::kTlsNoSni);
+    if (is_tls)
+        co_await relay_gated(std::move(upstream), FlightGate::Stage::kHello);
+    else
+        co_await relay_ungated(std::move(upstream));
+}
+
+asio::awaitable<void> Session::relay_ungated(tcp::socket upstream) {
     splice_ = context_.relay.name();
     const net::RelayOptions options(context_.settings.idle_timeout, context_.settings.half_closed_timeout,
                                     &counters_);
@@ -453,15 +463,18 @@ bool Session::leave() {
     return is_left_;
 }
 
-asio::awaitable<void> Session::relay_gated(tcp::socket upstream) {
+asio::awaitable<void> Session::relay_gated(tcp::socket upstream, FlightGate::Stage stage) {
     state_ = State::kRelay;
     splice_ = "copy";
     const net::RelayOptions options(context_.settings.idle_timeout, context_.settings.half_closed_timeout,
                                     &counters_);
     const FlightGate::Limits limits{context_.settings.peek_bytes, context_.settings.peek_timeout};
-    FlightGate gate(*this, *gate_stage(), limits);
-    const net::GatedResult result =
-        co_await context_.gated_relay.run(socket_, std::move(upstream), options, gate);
+    FlightGate gate(*this, stage, limits);
+    net::GatedResult result = co_await context_.gated_relay.run(socket_, std::move(upstream), options, gate);
+    if (result.upstream) {
+        co_await relay_ungated(std::move(*result.upstream));
+        co_return;
+    }
     if (result.relay.how == net::RelayEnd::kRefused) {
         // Guest sees: the denial in the language it speaks, or a reset where that could be taken for a part
         // of what the server has sent. Operator sees: a verdict event for what was denied, and this end.

@@ -162,7 +162,8 @@ class Session : public std::enable_shared_from_this<Session>, private FlightGate
     boost::asio::awaitable<Result<boost::asio::ip::tcp::socket>> dial_to_splice();
     boost::asio::awaitable<void> run_spliced();
     boost::asio::awaitable<void> relay(boost::asio::ip::tcp::socket upstream);
-    boost::asio::awaitable<void> relay_gated(boost::asio::ip::tcp::socket upstream);
+    boost::asio::awaitable<void> relay_gated(boost::asio::ip::tcp::socket upstream, FlightGate::Stage stage);
+    boost::asio::awaitable<void> relay_ungated(boost::asio::ip::tcp::socket upstream);
 
     /// How the gate has to begin; nothing if what the guest says next is not judged.
     [[nodiscard]] std::optional<FlightGate::Stage> gate_stage() const;

@@ -160,14 +160,34 @@ TEST_F(GatedRelayTest, a_gate_that_waits_for_an_answer_is_asked_again_when_there
     EXPECT_EQ(gate_.offers, offers) << "what comes meanwhile stays in the socket";
     may_pass = true;
     send(upstream_, "101");
-    ASSERT_TRUE(run([&] { return counters_.bytes_up == 6; }));
+    // Open: both sockets come back, with what the gate was not offered still in them.
+    ASSERT_TRUE(run([&] { return result_.has_value(); }));
+    EXPECT_EQ(result_->relay.how, RelayEnd::kOpened);
     EXPECT_EQ(gate_.answers, "101");
     EXPECT_EQ(received(guest_), "101");
-    EXPECT_EQ(received(upstream_), "abcdef");
-    // Open: nobody is asked about this.
-    send(guest_, "ghi");
-    ASSERT_TRUE(run([&] { return counters_.bytes_up == 9; }));
+    EXPECT_EQ(received(upstream_), "abc");
     EXPECT_EQ(gate_.last_held, "bc");
+    std::array<char, 8> rest{};
+    ASSERT_TRUE(result_->upstream && guest_socket_->is_open());
+    EXPECT_EQ(guest_socket_->read_some(boost::asio::buffer(rest)), 3U);
+    EXPECT_EQ(std::string_view(rest.data(), 3), "def");
+    result_->upstream->write_some(boost::asio::buffer("on", 2));
+    ASSERT_TRUE(run([&] { return received(upstream_) == "on"; }));
+}
+
+TEST_F(GatedRelayTest, an_open_gate_is_passed_here_while_something_is_under_way) {
+    gate_.script = [](const std::string& held, GateCue) {
+        return held.empty() ? GateStep{} : GateStep{0, Then::kOpen};
+    };
+    start();
+    // The server has ended already.
+    ::shutdown(upstream_.get(), SHUT_WR);
+    ASSERT_TRUE(run([&] { return received(guest_) == "FIN"; }));
+    send(guest_, "abc");
+    ASSERT_TRUE(run([&] { return received(upstream_) == "abc"; }));
+    send(guest_, "def");
+    ASSERT_TRUE(run([&] { return received(upstream_) == "def"; }));
+    EXPECT_FALSE(result_.has_value());
 }
 
 TEST_F(GatedRelayTest, a_guest_that_misses_the_deadline_is_told_of) {
