@@ -5,9 +5,14 @@
 #include "net/features.hpp"
 
 #include <boost/json/array.hpp>
+#include <boost/json/value_from.hpp>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
+#include <string>
+#include <string_view>
+#include <vector>
 
 #include <sys/utsname.h>
 
@@ -42,6 +47,31 @@ json::object to_json(const Feature& feature) {
     return object;
 }
 
+/// A way to carry connections, and the features that it needs beside the required ones.
+struct Splice {
+    std::string_view name;
+    std::vector<std::string_view> needs;
+};
+
+/// The words of the configuration, in the order in which they fall back.
+const std::vector<Splice>& splices() {
+    static const std::vector<Splice> all = {
+        {"kernel", {"tcp_repair", "raw_tcp"}}, {"uring", {"io_uring"}}, {"copy", {}}};
+    return all;
+}
+
+/// The names of the features that are missing for it.
+std::vector<std::string> missing_for(const Splice& splice, const std::vector<Feature>& features) {
+    std::vector<std::string> missing;
+    for (const Feature& feature : features) {
+        const bool is_needed =
+            feature.required() || std::ranges::find(splice.needs, feature.name) != splice.needs.end();
+        if (is_needed && !feature.present)
+            missing.push_back(feature.name);
+    }
+    return missing;
+}
+
 } // namespace
 
 int feature_probe(Console& console, const Arguments&) {
@@ -60,6 +90,13 @@ int feature_probe(Console& console, const Arguments&) {
         object["kernel"] = kernel_version();
         object["usable"] = usable;
         object["features"] = std::move(rows);
+        json::array ways;
+        for (const Splice& splice : splices()) {
+            const std::vector<std::string> missing = missing_for(splice, features);
+            ways.push_back(
+                {{"name", splice.name}, {"usable", missing.empty()}, {"missing", json::value_from(missing)}});
+        }
+        object["splices"] = std::move(ways);
         console.print(object);
         return kExitOk;
     }
@@ -70,9 +107,15 @@ int feature_probe(Console& console, const Arguments&) {
         if (!feature.detail.empty())
             details += fmt::format("{}: {}\n", feature.name, feature.detail);
     }
-    console.print(fmt::format("kernel {}: {}\n{}{}", kernel_version(),
+    Table ways({"SPLICE", "USABLE", "MISSING"});
+    for (const Splice& splice : splices()) {
+        const std::vector<std::string> missing = missing_for(splice, features);
+        ways.add({std::string(splice.name), missing.empty() ? "yes" : "no",
+                  fmt::format("{}", fmt::join(missing, ","))});
+    }
+    console.print(fmt::format("kernel {}: {}\n{}{}{}", kernel_version(),
                               usable ? "has what tapgated needs" : "lacks what tapgated needs", table.text(),
-                              details));
+                              details, ways.text()));
     return kExitOk;
 }
 

@@ -3,19 +3,25 @@
 
 #include "base/result.hpp"
 #include "base/unique_fd.hpp"
+#include "net/raw_tcp.hpp"
 #include "net/relay.hpp"
+#include "net/tcp_state.hpp"
 
 #include <boost/asio/io_context.hpp>
 
-#include <cerrno>
-
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sys/socket.h>
 
 namespace tapgate::net {
 
 namespace {
+
+constexpr const char* kInUserspace = "splice in userspace";
+
+template <typename Value>
+Feature probed(const char* name, const char* text, const char* instead, const Result<Value>& found) {
+    return {name, text, found.has_value(), instead, found ? "" : found.error().message()};
+}
 
 /// The relay itself, as a worker makes it, but small.
 Feature probe_uring() {
@@ -23,32 +29,29 @@ Feature probe_uring() {
     settings.buffer_count = 2;
     settings.queue_entries = 8;
     boost::asio::io_context context;
-    const auto relay = make_uring_relay(context, settings);
-    return {"io_uring", "io_uring with provided buffers (Linux 5.19)", relay.has_value(), "copy",
-            relay ? "" : relay.error().message()};
+    return probed("io_uring", "io_uring with provided buffers (Linux 5.19)", "copy",
+                  make_uring_relay(context, settings));
 }
 
-/// An option that is set on a fresh TCP socket.
-Feature probe_tcp_option(int level, int option, Feature feature) {
+/// As set on a fresh TCP socket.
+Result<void> set_transparent() {
     const int on = 1;
     const UniqueFd socket(::socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    feature.present = socket && ::setsockopt(socket.get(), level, option, &on, sizeof on) == 0;
-    if (!feature.present)
-        feature.detail = Error::from_errno(errno, "set the socket option").message();
-    return feature;
+    if (!socket || ::setsockopt(socket.get(), SOL_IPV6, IPV6_TRANSPARENT, &on, sizeof on) != 0)
+        return fail_errno("set the socket option");
+    return {};
 }
 
 } // namespace
 
 std::vector<Feature> probe_features() {
     return {
-        probe_tcp_option(SOL_IPV6, IPV6_TRANSPARENT,
-                         {"transparent", "transparent sockets (Linux 2.6.37)", false, "", ""}),
+        probed("transparent", "transparent sockets (Linux 2.6.37)", "", set_transparent()),
         probe_uring(),
-        probe_tcp_option(SOL_TCP, TCP_REPAIR,
-                         {"tcp_repair",
-                          "TCP_REPAIR (CONFIG_CHECKPOINT_RESTORE), for the splice in the kernel", false,
-                          "splice in userspace", ""}),
+        probed("tcp_repair", "TCP_REPAIR (CONFIG_CHECKPOINT_RESTORE), for the splice in the kernel",
+               kInUserspace, check_tcp_repair()),
+        probed("raw_tcp", "raw sockets (CAP_NET_RAW), for the splice in the kernel", kInUserspace,
+               RawTcp::open()),
     };
 }
 

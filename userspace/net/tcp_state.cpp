@@ -3,6 +3,8 @@
 // That the numbers are exact and that nothing is sent is asserted by vmtests/assumptions/tcp_repair_test.cpp.
 #include "net/tcp_state.hpp"
 
+#include "base/unique_fd.hpp"
+
 #include <cerrno>
 
 #include <linux/tcp.h>
@@ -81,6 +83,15 @@ bool TcpState::has_timestamps() const {
 
 std::uint32_t TcpState::send_mss_with_options() const {
     return send_mss + (has_timestamps() ? kTimestampOption : 0);
+}
+
+Result<void> check_tcp_repair() {
+    const UniqueFd socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    if (!socket)
+        return fail_errno("open a socket");
+    if (auto set = set_option(socket.get(), TCP_REPAIR, TCP_REPAIR_ON); !set)
+        return fail(set.error().with_context("TCP_REPAIR"));
+    return {};
 }
 
 Result<TcpState> read_tcp_state(int fd) {

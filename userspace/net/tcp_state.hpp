@@ -31,6 +31,9 @@ struct TcpState {
     [[nodiscard]] std::uint32_t send_mss_with_options() const;
 };
 
+/// Fails where read_tcp_state() cannot work: kPermission, kUnsupported as there.
+Result<void> check_tcp_repair();
+
 /// Reads it, by TCP_REPAIR, from a connected socket, which lives on; nothing is sent. kPermission: needs
 /// CAP_NET_ADMIN. kUnsupported: the kernel has no TCP_REPAIR, or the socket's state forbids it.
 Result<TcpState> read_tcp_state(int fd);
