@@ -90,6 +90,10 @@ std::vector<ChangedSetting> changed_settings(const Policy& before, const Policy&
     };
     compare_word("default_egress", &Policy::default_egress, kActions);
     compare_word("default_ingress", &Policy::default_ingress, kActions);
+    const auto splice_word = [](const Policy& policy) {
+        return policy.splice ? std::string(word_for(*policy.splice, kSpliceWords)) : std::string();
+    };
+    compare("splice", splice_word(before), splice_word(after));
     std::set<std::string> groups;
     for (const Policy* policy : {&before, &after})
         for (const auto& [name, blocks] : policy->groups)

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <map>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -135,6 +136,9 @@ enum class HttpHost : std::uint8_t { kEvery, kFirst, kIgnore };
 enum class DenyStyle : std::uint8_t { kReadable, kReset };
 enum class LiveFlows : std::uint8_t { kCut, kDrain, kKeep };
 
+/// What carries connections once they are allowed (DESIGN 9).
+enum class Splice : std::uint8_t { kAuto, kKernel, kUring, kCopy };
+
 /// [dns]: what a guest may ask, besides what the rules say of names. 0 is no limit.
 struct DnsSettings {
     /// `resolve = "allowed"`: only rules on names, and the default, allow queries; `dns`, `any` and `host` do
@@ -151,6 +155,8 @@ struct Policy {
     std::vector<Rule> rules;
     /// [groups]: name (built-in names included) -> blocks.
     std::map<std::string, std::vector<IpPrefix>> groups;
+    /// Nothing: what the daemon's configuration says.
+    std::optional<Splice> splice;
     NoSni no_sni = NoSni::kDeny;
     Ech ech = Ech::kOuter;
     HttpHost http_host = HttpHost::kEvery;

@@ -424,6 +424,8 @@ bool read_policy(DocumentReader& reader, const DocumentNode& node, Policy& polic
         {"default_ingress", [](Reader& r, const Node& n,
                                Policy& p) { return r.word(n, "action", kActions, p.default_ingress); }},
         {"rules", [](Reader& r, const Node& n, Policy& p) { return read_rules(r, n, p.rules); }},
+        {"splice", [](Reader& r, const Node& n,
+                      Policy& p) { return r.word(n, "way to splice", kSpliceWords, p.splice.emplace()); }},
         {"groups", read_groups},
         {"dns", read_dns},
         {"tls", read_tls},

@@ -4,9 +4,14 @@
 #include "policy/model.hpp"
 #include "policy/words.hpp"
 
-// The words of the [dns], [tls], [http] and [deny] tables.
+// The words of `splice` and of the [dns], [tls], [http] and [deny] tables.
 namespace tapgate::policy {
 
+/// The daemon's configuration has them too.
+inline constexpr Words<Splice, 4> kSpliceWords = {{{"auto", Splice::kAuto},
+                                                   {"kernel", Splice::kKernel},
+                                                   {"uring", Splice::kUring},
+                                                   {"copy", Splice::kCopy}}};
 /// Of `resolve`, for DnsSettings::only_allowed_names.
 inline constexpr Words<bool, 2> kResolveWords = {{{"all", false}, {"allowed", true}}};
 inline constexpr Words<NoSni, 2> kNoSniWords = {{{"deny", NoSni::kDeny}, {"cache", NoSni::kCache}}};

@@ -96,6 +96,8 @@ std::string to_json(const Policy& policy) {
     for (const Rule& rule : policy.rules)
         rules.push_back(rule_json(rule));
     object["rules"] = std::move(rules);
+    if (policy.splice)
+        object["splice"] = word(word_for(*policy.splice, kSpliceWords));
     if (!policy.groups.empty()) {
         json::object groups;
         for (const auto& [name, blocks] : policy.groups) {

@@ -204,7 +204,7 @@ TEST(Output, policy_show_of_one) {
     EXPECT_EQ(shown("policy show",
                     R"({"policies":[{"name":"web","file":"/etc/web.toml","generation":4,"rules":2,
                         "default_egress":"deny","default_ingress":"deny","loaded_at":"2026-01-02T03:04:05Z",
-                        "guests":[],"origin":"watch","watched":true,
+                        "guests":[],"origin":"watch","watched":true,"splice":"uring",
                         "watch_error":"/etc/web.toml:1:1: broken","policy":{"default_egress":"deny","default_ingress":"deny","rules":[
                           {"direction":"egress","destination":{"domain":"a.test"},"protocols":["tcp"],
                            "ports":[{"start":443,"end":443}],"action":"allow"},
@@ -217,6 +217,7 @@ generation       4
 loaded           2026-01-02T03:04:05Z
 loaded by        watch
 watched          true
+splice           uring
 default egress   deny
 default ingress  deny
 guests           -
@@ -233,12 +234,13 @@ TEST(Output, policy_load) {
     const std::string file = dir.write("p.toml", "");
     EXPECT_EQ(shown("policy load",
                     R"({"policy":{"name":"web","rules":7,"default_egress":"deny","generation":5},
-                        "dry_run":false,"took_ms":3,
+                        "dry_run":false,"took_ms":3,"warning":"splice is not",
                         "live_flows":{"order":"cut","allowed":2,"cut":0,"draining":0,"kept":0,"denied":0,
                                       "flows":[]}})",
                     {"policy", "load", "web", file}),
               R"(
 policy web: 7 rules, default egress deny, loaded as generation 5, in 3 ms
+warning: splice is not
 live flows: 2 still allowed, 0 cut, 0 draining, 0 kept
 )");
     EXPECT_EQ(shown("policy load",

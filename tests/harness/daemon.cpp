@@ -62,7 +62,8 @@ std::string policy_text(const std::vector<std::string>& rules, std::string_view 
                        quoted_list(rules), more);
 }
 
-Daemon::Daemon(const Topology& topology, const DaemonConfig& config) : host_(topology.host()) {
+Daemon::Daemon(const Topology& topology, const DaemonConfig& config)
+    : host_(topology.host()), launcher_(config.launcher) {
     static std::atomic<unsigned> count{0};
     const unsigned number = ++count;
     dir_ = fmt::format("daemon-{}", number);
@@ -83,7 +84,9 @@ Daemon::~Daemon() {
 }
 
 void Daemon::start() {
-    process_.emplace(std::vector<std::string>{daemon_program(), "--config", config_file_}, &host_);
+    std::vector<std::string> argv = launcher_;
+    argv.insert(argv.end(), {daemon_program(), "--config", config_file_});
+    process_.emplace(argv, &host_);
     // Sanitizers make loading the programs slow.
     if (!wait_until([this] { return !process_->running() || ready(); }, std::chrono::minutes(1)) ||
         !process_->running())

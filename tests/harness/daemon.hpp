@@ -35,6 +35,7 @@ struct DaemonConfig {
     std::string timers;
     std::string log;
     std::vector<GuestEntry> guests = {GuestEntry{}};
+    std::vector<std::string> launcher; ///< a program with its arguments that executes the daemon
 };
 
 /// A tapgated in the host namespace, with pins, socket and files of its own, driven through the tapgate CLI.
@@ -100,6 +101,7 @@ class Daemon {
     [[nodiscard]] bool ready() const;
 
     const NetNs& host_;
+    std::vector<std::string> launcher_;
     std::filesystem::path dir_;
     std::string pin_dir_;
     std::string socket_;

@@ -197,6 +197,7 @@ std::string render_policy(const json::object& policy) {
                                       {"loaded", "loaded_at"},
                                       {"loaded by", "origin"},
                                       {"watched", "watched"},
+                                      {"splice", "splice"},
                                       {"default egress", "default_egress"},
                                       {"default ingress", "default_ingress"},
                                       {"guests", "guests"}});
@@ -224,6 +225,8 @@ std::string render_load(const json::object& reply) {
         "policy {}: {} rules, default egress {}, {} generation {}, in {} ms\n", cell(policy, "name"),
         cell(policy, "rules"), cell(policy, "default_egress"), dry_run ? "not loaded, would be" : "loaded as",
         cell(policy, "generation"), cell(reply, "took_ms"));
+    if (const std::string warning = cell(reply, "warning"); warning != "-")
+        text += fmt::format("warning: {}\n", warning);
     text += fmt::format("live flows: {} {} allowed, {} cut, {} draining, {} kept\n", cell(live, "allowed"),
                         dry_run ? "would be" : "still", cell(live, "cut"), cell(live, "draining"),
                         cell(live, "kept"));

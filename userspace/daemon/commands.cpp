@@ -166,7 +166,7 @@ Reply status_show(Daemon& daemon, const json::object& args) {
             .count();
     reply["kernel"] = kernel.release;
     reply["attach"] = daemon.datapath().attach_kind();
-    reply["splice"] = daemon.workers().front()->splice_name();
+    reply["splice"] = daemon.workers().front()->carriers().name(daemon.config().daemon.splice);
     reply["splice_refusals"] = splice_refusals_json(daemon);
     reply["workers"] = daemon.workers().size();
     reply["guests"] = daemon.guests().attached().size();

@@ -4,7 +4,7 @@
 #include "base/log.hpp"
 #include "policy/document.hpp"
 #include "policy/groups.hpp"
-#include "policy/words.hpp"
+#include "policy/policy_words.hpp"
 #include "tapgate/bpf_abi.h"
 
 #include <fmt/format.h>
@@ -38,13 +38,6 @@ constexpr std::string_view kInterfaceMark = "%i";
 constexpr std::size_t kMaxName = 63;
 /// A glob may be longer than the names it matches.
 constexpr std::size_t kMaxGlob = 31;
-
-constexpr policy::Words<SpliceMode, 4> kSpliceModes = {{
-    {"auto", SpliceMode::kAuto},
-    {"kernel", SpliceMode::kKernel},
-    {"uring", SpliceMode::kUring},
-    {"copy", SpliceMode::kCopy},
-}};
 
 constexpr policy::Words<LogFormat, 2> kLogFormats = {{
     {"text", LogFormat::kText},
@@ -412,7 +405,7 @@ Read<void> read_daemon(const DocumentNode& node, DaemonSettings& daemon) {
         return {};
     };
     const auto splice = [&daemon](const std::string& word) -> Result<void> {
-        const auto mode = policy::find_word("way to splice", word, kSpliceModes);
+        const auto mode = policy::find_word("way to splice", word, policy::kSpliceWords);
         if (!mode)
             return fail(mode.error());
         daemon.splice = *mode;

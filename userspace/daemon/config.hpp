@@ -22,14 +22,6 @@ namespace tapgate::daemon {
 
 using MacAddress = std::array<std::uint8_t, 6>;
 
-/// What carries allowed sessions.
-enum class SpliceMode : std::uint8_t {
-    kAuto,   ///< io_uring if the kernel has it, else copy
-    kKernel, ///< BPF, and by kAuto what it cannot carry; or the daemon does not start
-    kUring,  ///< io_uring, or the daemon does not start
-    kCopy,
-};
-
 struct DaemonSettings {
     unsigned workers = 1; ///< 1..64; parse_config() fills in the number of CPUs
     std::string control_socket = "/run/tapgate/control.sock";
@@ -39,7 +31,9 @@ struct DaemonSettings {
     std::uint32_t route_table = 29793; ///< never a table of the kernel's own (0, 253, 254, 255)
     /// Where metrics are served; empty: nowhere.
     std::optional<Endpoint> metrics_listen = Endpoint{IpAddress::from_v4(0x7f000001), 9664};
-    SpliceMode splice = SpliceMode::kAuto;
+    /// Of policies that do not say. kAuto: io_uring if the kernel has it, else copy. kKernel: BPF, and by
+    /// kAuto what it cannot carry. What it names must be there, or the daemon does not start.
+    policy::Splice splice = policy::Splice::kAuto;
     bool sandbox = true; ///< give up what is not needed after start (sandbox.hpp)
 };
 

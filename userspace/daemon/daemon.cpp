@@ -41,18 +41,11 @@ void raise_descriptor_limit() {
         spdlog::warn("could not raise the limit of open files");
 }
 
-proxy::Splice splice_of(SpliceMode mode) {
-    switch (mode) {
-    case SpliceMode::kAuto:
-        return proxy::Splice::kAuto;
-    case SpliceMode::kKernel:
-        return proxy::Splice::kKernel;
-    case SpliceMode::kUring:
-        return proxy::Splice::kUring;
-    case SpliceMode::kCopy:
-        return proxy::Splice::kCopy;
-    }
-    return proxy::Splice::kAuto;
+/// What the splice in the kernel needs besides the programs. As `tapgate feature probe` has it.
+Result<net::RawTcp> open_raw_tcp() {
+    if (const auto has_repair = net::check_tcp_repair(); !has_repair)
+        return fail(has_repair.error());
+    return net::RawTcp::open();
 }
 
 } // namespace
@@ -104,16 +97,12 @@ Result<void> Daemon::start_parts() {
     datapath_ = std::move(*datapath);
     if (const auto taken = take_control_group(); !taken)
         return taken;
-    if (config_.daemon.splice == SpliceMode::kKernel) {
-        auto raw_tcp = net::RawTcp::open();
-        if (!raw_tcp)
-            return fail(raw_tcp.error().with_context("splice = \"kernel\""));
-        raw_tcp_.emplace(std::move(*raw_tcp));
-        auto routes = net::RouteMonitor::open();
-        if (!routes)
-            return fail(routes.error());
-        routes_.emplace(std::move(*routes));
-    }
+    // Whatever the configuration says: a policy may ask for it later, when that cannot be had any more.
+    raw_tcp_ = open_raw_tcp();
+    auto routes = net::RouteMonitor::open();
+    if (!routes)
+        return fail(routes.error());
+    routes_.emplace(std::move(*routes));
     // From here on nothing is loaded any more, and there is one thread still.
     if (const auto entered = enter_sandbox_if_wanted(); !entered)
         return entered;
@@ -138,6 +127,8 @@ Result<void> Daemon::start_parts() {
     adopt_splices();
     loader_ = std::make_unique<PolicyLoader>(*policies_, *guests_, workers_,
                                              [this](const boost::json::object& event) { publish(event); });
+    for (const PreparedPolicy& policy : *prepared)
+        loader_->warn(policy);
     if (const auto watching = watch_policies(); !watching)
         return watching;
     if (config_.daemon.metrics_listen) {
@@ -244,10 +235,8 @@ Result<void> Daemon::start_workers() {
         settings.session.half_closed_timeout = config_.timers.half_closed;
         settings.dns_timeout = config_.dns.timeout;
         settings.dns_idle = config_.timers.dns_idle;
-        settings.splice = splice_of(config_.daemon.splice);
-        settings.splices = splices_.get();
-        settings.raw_tcp = raw_tcp_ ? &*raw_tcp_ : nullptr;
-        auto worker = proxy::Worker::create(settings, *kernel_, *events_);
+        settings.session.splice = config_.daemon.splice;
+        auto worker = proxy::Worker::create(settings, *kernel_, *events_, *splices_, raw_tcp_);
         if (!worker)
             return fail(worker.error());
         const proxy::Listeners& listeners = (*worker)->listeners();
@@ -283,10 +272,11 @@ Result<void> Daemon::attach_guests() {
 }
 
 void Daemon::adopt_splices() {
+    const bool can_splice = workers_.front()->carriers().find_kernel() != nullptr;
     std::size_t adopted = 0;
     std::size_t ended = 0;
     for (proxy::SpliceTable::Left& left : splices_->left()) {
-        if (config_.daemon.splice == SpliceMode::kKernel && guests_->find(left.recording.guest) != nullptr) {
+        if (can_splice && guests_->find(left.recording.guest) != nullptr) {
             workers_[adopted++ % workers_.size()]->adopt(std::move(left));
         } else {
             splices_->remove(left.recording.flow, left.id);
@@ -298,10 +288,10 @@ void Daemon::adopt_splices() {
     if (adopted != 0)
         spdlog::info("{} spliced connections of an earlier daemon go on", adopted);
     if (ended != 0)
-        spdlog::warn(
-            "{} spliced connections of an earlier daemon have ended: there is no such guest any more, "
-            "or daemon.splice is not \"kernel\"",
-            ended);
+        spdlog::warn("{} spliced connections of an earlier daemon have ended: their guest is none any more, "
+                     "or the splice "
+                     "in the kernel is not to be had",
+                     ended);
 }
 
 void Daemon::run() {
@@ -316,12 +306,11 @@ void Daemon::run() {
     drop_events_ = std::make_unique<asio::posix::stream_descriptor>(context_, ::dup(datapath_->event_fd()));
     net::spawn(context_.get_executor(), "links", follow_links());
     net::spawn(context_.get_executor(), "drop events", follow_drops());
-    if (routes_)
-        net::spawn(context_.get_executor(), "routes", follow_routes());
+    net::spawn(context_.get_executor(), "routes", follow_routes());
     net::spawn(context_.get_executor(), "policy files", watcher_->run());
     net::spawn(context_.get_executor(), "tick", tick());
     spdlog::info("serving: {} workers, splice {}, programs by {}", workers_.size(),
-                 workers_.front()->splice_name(), datapath_->attach_kind());
+                 workers_.front()->carriers().name(config_.daemon.splice), datapath_->attach_kind());
     service_manager_.ready();
     context_.run();
     service_manager_.stopping();

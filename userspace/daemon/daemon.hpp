@@ -127,8 +127,7 @@ class Daemon {
     std::unique_ptr<datapath::Datapath> datapath_;
     std::unique_ptr<KernelAdapter> kernel_;
     std::unique_ptr<SpliceAdapter> splices_;
-    // Of splice = "kernel" alone.
-    std::optional<net::RawTcp> raw_tcp_;
+    Result<net::RawTcp> raw_tcp_ = fail(ErrorCode::kUnsupported, "not opened yet");
     std::optional<net::RouteMonitor> routes_;
     std::unique_ptr<PolicyStore> policies_;
     std::optional<gid_t> control_group_;

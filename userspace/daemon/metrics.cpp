@@ -57,11 +57,12 @@ void add_daemon(Families& families, Daemon& daemon) {
     utsname kernel{};
     ::uname(&kernel);
     MetricFamily build{MetricType::kInfo, "tapgate_build", "What runs here.", {}, {}};
-    build.add({{"version", std::string(version())},
-               {"kernel", kernel.release},
-               {"attach", std::string(daemon.datapath().attach_kind())},
-               {"splice", std::string(daemon.workers().front()->splice_name())}},
-              1);
+    build.add(
+        {{"version", std::string(version())},
+         {"kernel", kernel.release},
+         {"attach", std::string(daemon.datapath().attach_kind())},
+         {"splice", std::string(daemon.workers().front()->carriers().name(daemon.config().daemon.splice))}},
+        1);
     families.push_back(std::move(build));
     families.push_back(
         single(gauge("tapgate_workers", "Threads that carry sessions."), count_of(daemon.workers().size())));

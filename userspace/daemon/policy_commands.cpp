@@ -56,6 +56,8 @@ json::object policy_json(Daemon& daemon, const PolicyStore::Loaded& loaded, bool
     object["watched"] = daemon.watcher().is_watched(name);
     object["watch_error"] = daemon.watcher().error(name);
     object["guests"] = guests_under(daemon, name);
+    object["splice"] =
+        daemon.workers().front()->carriers().name(policy.splice.value_or(daemon.config().daemon.splice));
     if (whole)
         object["policy"] = json::parse(policy::to_json(policy));
     return object;
@@ -138,6 +140,8 @@ Reply load(Daemon& daemon, const PreparedPolicy& prepared, PolicyOrigin::How how
     json::object reply;
     reply["policy"] = std::move(policy);
     reply["dry_run"] = options.dry_run;
+    if (!swap.warning.empty())
+        reply["warning"] = swap.warning;
     reply["live_flows"] = live_flows_json(swap);
     reply["took_ms"] = std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - begun).count();
     return reply;

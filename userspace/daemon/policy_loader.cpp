@@ -5,6 +5,7 @@
 #include "daemon/event_relay.hpp"
 #include "daemon/reply_json.hpp"
 #include "policy/parse.hpp"
+#include "policy/policy_words.hpp"
 
 #include <future>
 #include <vector>
@@ -48,7 +49,8 @@ Result<PolicySwap> PolicyLoader::load(const PreparedPolicy& prepared, const Poli
     json::object event = change_event("policy", "", "loaded");
     guests_.policy_changed(prepared.name);
 
-    PolicySwap swap{generation->generation, order_of(prepared, order), {}};
+    PolicySwap swap{generation->generation, order_of(prepared, order), {}, warning(prepared)};
+    warn(prepared);
     std::vector<std::future<proxy::SwapReport>> reports;
     for (const auto& worker : workers_)
         reports.push_back(worker->swap_policy(generation, swap.order));
@@ -77,13 +79,30 @@ PolicySwap PolicyLoader::preview(const PreparedPolicy& prepared,
     generation->name = prepared.name;
     generation->generation = store_.next_generation();
     generation->compiled = prepared.compiled;
-    PolicySwap swap{generation->generation, order_of(prepared, order), {}};
+    PolicySwap swap{generation->generation, order_of(prepared, order), {}, warning(prepared)};
     std::vector<std::future<proxy::SwapReport>> reports;
     for (const auto& worker : workers_)
         reports.push_back(worker->preview_swap(generation, swap.order));
     for (auto& report : reports)
         swap.flows.add(report.get());
     return swap;
+}
+
+std::string PolicyLoader::warning(const PreparedPolicy& prepared) const {
+    const std::optional<policy::Splice> splice = prepared.compiled->policy().splice;
+    if (!splice)
+        return {};
+    const proxy::Carriers& carriers = workers_.front()->carriers();
+    const std::string obstacle = carriers.obstacle(*splice);
+    if (obstacle.empty())
+        return {};
+    return fmt::format("splice = \"{}\" is not to be had here, connections are carried by {}: {}",
+                       policy::word_for(*splice, policy::kSpliceWords), carriers.name(*splice), obstacle);
+}
+
+void PolicyLoader::warn(const PreparedPolicy& prepared) const {
+    if (const std::string text = warning(prepared); !text.empty())
+        spdlog::warn("policy {}: {}", prepared.name, text);
 }
 
 } // namespace tapgate::daemon

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <string>
 #include <string_view>
 
 namespace tapgate::daemon {
@@ -20,6 +21,7 @@ struct PolicySwap {
     std::uint64_t generation = 0;
     proxy::LiveFlowsOrder order;
     proxy::SwapReport flows;
+    std::string warning; ///< what the policy asks for in vain; mostly empty
 };
 
 /// "cut", "keep", "drain" or "drain=30s" (1s to 24h), as `policy load --live` has it.
@@ -44,7 +46,13 @@ class PolicyLoader {
     [[nodiscard]] PolicySwap preview(const PreparedPolicy& prepared,
                                      std::optional<proxy::LiveFlowsOrder> order) const;
 
+    /// Says in the log what is to be told of `prepared` although it can be loaded; mostly nothing.
+    void warn(const PreparedPolicy& prepared) const;
+
   private:
+    /// That it asks for a splice that this host has not; empty if not.
+    [[nodiscard]] std::string warning(const PreparedPolicy& prepared) const;
+
     PolicyStore& store_;
     GuestRegistry& guests_;
     const Workers& workers_;

@@ -341,10 +341,11 @@ class Walk {
         const bool judges_requests = flight && flight->kind == FirstFlightKind::kHttp &&
                                      compiled_.policy().http_host == policy::HttpHost::kEvery;
         const bool is_host = attached_.guest.has_gateway(facts.destination.address);
-        const proxy::Worker& worker = *daemon_.workers().front();
+        const proxy::Carriers& carriers = daemon_.workers().front()->carriers();
+        const policy::Splice wanted = compiled_.policy().splice.value_or(daemon_.config().daemon.splice);
         const std::string splice(judges_requests ? "copy"
-                                 : is_host       ? worker.relay_name()
-                                                 : worker.splice_name());
+                                 : is_host       ? carriers.relay(wanted).name()
+                                                 : carriers.name(wanted));
         json::object& step = add_step("splice", is_assumed_ ? std::string() : facts.destination.to_string(),
                                       fmt::format("carried by {}{}{}", splice,
                                                   judges_requests ? ", since each request is judged" : "",

@@ -91,6 +91,8 @@ std::string_view splice_refusal_name(SpliceRefusal refusal) {
         return "first-flight";
     case SpliceRefusal::kFailed:
         return "failed";
+    case SpliceRefusal::kUnavailable:
+        return "unavailable";
     }
     return "failed";
 }

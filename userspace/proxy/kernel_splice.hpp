@@ -70,9 +70,6 @@ class KernelSplice {
     /// here.
     std::shared_ptr<Flow> plan(SpliceTable::Recording flow);
 
-    /// Counts a flow that is not even planned.
-    void decline(SpliceRefusal refusal) { table_.count(refusal); }
-
     /// For dial(): binds, and enters the flow. Valid as long as `flow`.
     static const net::DialSource& source(Flow& flow);
 

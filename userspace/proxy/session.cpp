@@ -91,7 +91,7 @@ asio::awaitable<void> Session::run() {
 asio::awaitable<void> Session::run_adopted(SpliceTable::Left left) {
     // Else a session that is cancelled below would leave its flow behind at the next co_await.
     co_await asio::this_coro::throw_if_cancelled(false);
-    kernel_flow_ = context_.kernel_splice->adopt(left);
+    kernel_flow_ = context_.carriers.find_kernel()->adopt(left);
     if (!kernel_flow_)
         co_return;
     guest_ = context_.find_guest(left.recording.guest);
@@ -376,8 +376,8 @@ asio::awaitable<Result<tcp::socket>> Session::dial() {
     const Endpoint destination = facts_.destination;
     if (!guest_->has_gateway(destination.address))
         co_return co_await dial_to_splice();
-    if (context_.kernel_splice != nullptr)
-        context_.kernel_splice->decline(SpliceRefusal::kHostAlias);
+    if (wanted_splice() == policy::Splice::kKernel)
+        context_.carriers.decline(SpliceRefusal::kHostAlias);
     // The gateway address means the host itself: its loopback, in the other family if refused there.
     const IpAddress v4 = IpAddress::from_v4(0x7f000001);
     const IpAddress v6 = *IpAddress::parse("::1");
@@ -393,9 +393,9 @@ asio::awaitable<Result<tcp::socket>> Session::dial() {
 asio::awaitable<Result<tcp::socket>> Session::dial_to_splice() {
     // A CONNECT is about another server, which is more than the next daemon would know of the flow.
     const bool is_tunnel = facts_.flight && facts_.flight->connect_port;
-    if (context_.kernel_splice != nullptr && (is_tunnel || gate_stage())) {
-        context_.kernel_splice->decline(SpliceRefusal::kJudged);
-    } else if (context_.kernel_splice != nullptr) {
+    if (wanted_splice() == policy::Splice::kKernel && (is_tunnel || gate_stage())) {
+        context_.carriers.decline(SpliceRefusal::kJudged);
+    } else if (wanted_splice() == policy::Splice::kKernel) {
         SpliceTable::Recording flow;
         flow.flow = {source_, facts_.destination};
         flow.guest = guest_->id;
@@ -405,7 +405,8 @@ asio::awaitable<Result<tcp::socket>> Session::dial_to_splice() {
             if (!flow.bound && (!facts_.flight || !facts_.flight->name || *facts_.flight->name == bound.name))
                 flow.bound = bound.name;
         }
-        kernel_flow_ = context_.kernel_splice->plan(std::move(flow));
+        if (KernelSplice* const kernel = context_.carriers.kernel())
+            kernel_flow_ = kernel->plan(std::move(flow));
     }
     if (kernel_flow_) {
         const net::DialSource& source = KernelSplice::source(*kernel_flow_);
@@ -419,9 +420,13 @@ asio::awaitable<Result<tcp::socket>> Session::dial_to_splice() {
     co_return co_await net::dial(facts_.destination, context_.settings.connect_timeout);
 }
 
+policy::Splice Session::wanted_splice() const {
+    return policy_->compiled->policy().splice.value_or(context_.settings.splice);
+}
+
 asio::awaitable<void> Session::relay(tcp::socket upstream) {
     state_ = State::kRelay;
-    if (kernel_flow_ && context_.kernel_splice->hand_off(kernel_flow_, socket_, upstream)) {
+    if (kernel_flow_ && context_.carriers.find_kernel()->hand_off(kernel_flow_, socket_, upstream)) {
         co_await run_spliced();
         co_return;
     }
@@ -436,12 +441,12 @@ asio::awaitable<void> Session::relay(tcp::socket upstream) {
 }
 
 asio::awaitable<void> Session::relay_ungated(tcp::socket upstream) {
-    splice_ = context_.relay.name();
+    net::Relay& relay = context_.carriers.relay(wanted_splice());
+    splice_ = relay.name();
     const net::RelayOptions options(context_.settings.idle_timeout, context_.settings.half_closed_timeout,
                                     &counters_);
     tcp::socket guest_socket = std::move(socket_);
-    const net::RelayResult result =
-        co_await context_.relay.run(std::move(guest_socket), std::move(upstream), options);
+    const net::RelayResult result = co_await relay.run(std::move(guest_socket), std::move(upstream), options);
     ending_ = ending_of(result);
 }
 
@@ -449,7 +454,7 @@ asio::awaitable<void> Session::run_spliced() {
     splice_ = KernelSplice::kName;
     const net::RelayOptions limits(context_.settings.idle_timeout, context_.settings.half_closed_timeout,
                                    nullptr);
-    ending_ = ending_of(co_await context_.kernel_splice->run(kernel_flow_, limits));
+    ending_ = ending_of(co_await context_.carriers.find_kernel()->run(kernel_flow_, limits));
 }
 
 void Session::kill() {
@@ -459,7 +464,7 @@ void Session::kill() {
 
 bool Session::leave() {
     is_left_ = state_ == State::kRelay && kernel_flow_ && splice_ == KernelSplice::kName &&
-               context_.kernel_splice->leave(*kernel_flow_);
+               context_.carriers.find_kernel()->leave(*kernel_flow_);
     return is_left_;
 }
 

@@ -2,15 +2,14 @@
 #pragma once
 
 #include "net/gated_relay.hpp"
-#include "net/relay.hpp"
 #include "policy/decide.hpp"
 #include "proxy/bindings_in_use.hpp"
+#include "proxy/carriers.hpp"
 #include "proxy/events.hpp"
 #include "proxy/first_flight.hpp"
 #include "proxy/flight_gate.hpp"
 #include "proxy/guest.hpp"
 #include "proxy/judgement.hpp"
-#include "proxy/kernel_splice.hpp"
 #include "proxy/kernel_state.hpp"
 #include "proxy/session_info.hpp"
 #include "proxy/swap.hpp"
@@ -41,6 +40,8 @@ struct SessionSettings {
     std::chrono::milliseconds connect_timeout{10000};
     std::chrono::seconds idle_timeout{3600};
     std::chrono::seconds half_closed_timeout{300};
+    /// What carries connections under policies that do not say.
+    policy::Splice splice = policy::Splice::kAuto;
 };
 
 /// What the sessions of one worker share. References outlive the sessions.
@@ -48,13 +49,11 @@ struct SessionContext {
     SessionSettings settings;
     KernelState& kernel;
     EventSink& events;
-    net::Relay& relay;
+    Carriers& carriers;
     net::GatedRelay& gated_relay;
     std::function<std::shared_ptr<const Guest>(GuestId)> find_guest;
     /// Every address of the host itself, never null.
     std::function<std::shared_ptr<const std::vector<IpAddress>>()> host_addresses;
-    /// Null where BPF is not to carry anything.
-    KernelSplice* kernel_splice = nullptr;
     /// What peeking reads into, between two waits: a guest that says nothing costs no memory.
     std::vector<std::uint8_t> peek_buffer = {};
 };
@@ -161,6 +160,8 @@ class Session : public std::enable_shared_from_this<Session>, private FlightGate
     /// The same to the destination itself, so that BPF may carry the connection.
     boost::asio::awaitable<Result<boost::asio::ip::tcp::socket>> dial_to_splice();
     boost::asio::awaitable<void> run_spliced();
+    /// What is to carry it, by the policy in force.
+    [[nodiscard]] policy::Splice wanted_splice() const;
     boost::asio::awaitable<void> relay(boost::asio::ip::tcp::socket upstream);
     boost::asio::awaitable<void> relay_gated(boost::asio::ip::tcp::socket upstream, FlightGate::Stage stage);
     boost::asio::awaitable<void> relay_ungated(boost::asio::ip::tcp::socket upstream);

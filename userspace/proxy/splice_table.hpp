@@ -28,9 +28,10 @@ enum class SpliceRefusal : std::uint8_t {
     kEnding,      ///< one side has sent FIN or RST already
     kFirstFlight, ///< the guest has sent more than is kept for sending again, or urgent data
     kFailed,      ///< a system call
+    kUnavailable, ///< a policy wants it, and the host cannot
 };
 
-inline constexpr std::size_t kSpliceRefusals = 11;
+inline constexpr std::size_t kSpliceRefusals = 12;
 
 /// The stable lower-case word: "host-alias", ...
 [[nodiscard]] std::string_view splice_refusal_name(SpliceRefusal refusal);

@@ -30,16 +30,6 @@ constexpr int kStopSteps = 200;
 /// How often bindings in use are prolonged.
 constexpr std::chrono::seconds kKeepStep{20};
 
-Result<std::unique_ptr<net::Relay>> make_relay(asio::io_context& context, Splice splice) {
-    if (splice == Splice::kCopy)
-        return net::make_copy_relay(context);
-    auto uring = net::make_uring_relay(context, net::UringSettings{});
-    if (uring || splice == Splice::kUring)
-        return uring;
-    spdlog::warn("io_uring is not usable here, splice falls back to copy: {}", uring.error().message());
-    return net::make_copy_relay(context);
-}
-
 } // namespace
 
 Worker::Worker(const WorkerSettings& settings, KernelState& kernel, EventSink& events, Listeners listeners)
@@ -59,27 +49,20 @@ Worker::Worker(const WorkerSettings& settings, KernelState& kernel, EventSink& e
       session_id_step_(settings.count) {}
 
 Result<std::unique_ptr<Worker>> Worker::create(const WorkerSettings& settings, KernelState& kernel,
-                                               EventSink& events) {
+                                               EventSink& events, SpliceTable& splices,
+                                               const Result<net::RawTcp>& raw) {
     auto listeners = open_listeners();
     if (!listeners)
         return fail(listeners.error());
     std::unique_ptr<Worker> worker(new Worker(settings, kernel, events, std::move(*listeners)));
-    auto relay = make_relay(worker->context_, settings.splice);
-    if (!relay)
-        return fail(relay.error());
-    worker->relay_ = std::move(*relay);
-    if (settings.splice == Splice::kKernel) {
-        TAPGATE_ASSERT(settings.splices != nullptr && settings.raw_tcp != nullptr);
-        auto kernel_splice = KernelSplice::create(worker->context_, *settings.splices, *settings.raw_tcp);
-        if (!kernel_splice)
-            return fail(kernel_splice.error().with_context("splice = \"kernel\""));
-        worker->kernel_splice_ = std::move(*kernel_splice);
-    }
+    auto carriers = Carriers::open(worker->context_, settings.session.splice, splices, raw);
+    if (!carriers)
+        return fail(carriers.error());
+    worker->carriers_ = std::move(*carriers);
     Worker* self = worker.get();
-    worker->session_context_ = std::make_unique<SessionContext>(
-        SessionContext{settings.session, kernel, events, *worker->relay_, worker->gated_relay_,
-                       [self](GuestId id) { return self->find_guest(id); },
-                       [self] { return self->host_addresses_; }, worker->kernel_splice_.get()});
+    worker->session_context_ = std::make_unique<SessionContext>(SessionContext{
+        settings.session, kernel, events, *worker->carriers_, worker->gated_relay_,
+        [self](GuestId id) { return self->find_guest(id); }, [self] { return self->host_addresses_; }});
     return worker;
 }
 
@@ -284,7 +267,7 @@ SwapReport Worker::swap_sessions(const std::shared_ptr<const PolicyGeneration>& 
 }
 
 void Worker::adopt(SpliceTable::Left left) {
-    TAPGATE_ASSERT(kernel_splice_ != nullptr);
+    TAPGATE_ASSERT(carriers_->find_kernel() != nullptr);
     post([this, left = std::move(left)]() mutable {
         const SpliceTable::Key flow = left.recording.flow;
         begin(tcp::socket(context_), flow.guest, flow.destination, std::move(left));
@@ -292,13 +275,13 @@ void Worker::adopt(SpliceTable::Left left) {
 }
 
 void Worker::splice_over(const SpliceTable::Key& flow) {
-    if (kernel_splice_)
-        asio::post(context_, [this, flow] { kernel_splice_->over(flow); });
+    if (KernelSplice* const kernel = carriers_->find_kernel())
+        asio::post(context_, [kernel, flow] { kernel->over(flow); });
 }
 
 void Worker::routes_changed() {
-    if (kernel_splice_)
-        asio::post(context_, [this] { kernel_splice_->routes_changed(); });
+    if (KernelSplice* const kernel = carriers_->find_kernel())
+        asio::post(context_, [kernel] { kernel->routes_changed(); });
 }
 
 void Worker::set_host_addresses(std::vector<IpAddress> addresses) {

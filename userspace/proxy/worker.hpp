@@ -2,7 +2,7 @@
 #pragma once
 
 #include "net/gated_relay.hpp"
-#include "net/relay.hpp"
+#include "proxy/carriers.hpp"
 #include "proxy/dns_resolver.hpp"
 #include "proxy/dns_tcp_server.hpp"
 #include "proxy/dns_udp_server.hpp"
@@ -29,8 +29,6 @@
 
 namespace tapgate::proxy {
 
-enum class Splice : std::uint8_t { kAuto, kKernel, kUring, kCopy };
-
 struct WorkerSettings {
     /// Which worker this is, and of how many.
     unsigned index = 0;
@@ -39,11 +37,6 @@ struct WorkerSettings {
     std::chrono::milliseconds dns_timeout{2000};
     /// How long a guest's DNS connection may have nothing in flight.
     std::chrono::milliseconds dns_idle{10000};
-    /// kAuto: uring where the kernel has it, else copy. kKernel: BPF, and what it cannot carry as by kAuto.
-    Splice splice = Splice::kAuto;
-    /// Needed for kKernel, and outlive the worker.
-    SpliceTable* splices = nullptr;
-    const net::RawTcp* raw_tcp = nullptr;
 };
 
 /// One thread with its io_context, listeners, DNS servers and sessions. Everything it owns is touched by
@@ -51,9 +44,11 @@ struct WorkerSettings {
 /// return when the worker has done what they ask.
 class Worker {
   public:
-    /// Opens sockets and relay; the thread does not run yet. `kernel` and `events` outlive the worker.
+    /// Opens sockets and carriers (Carriers::open() has `splices` and `raw`); the thread does not run yet.
+    /// References outlive the worker.
     static Result<std::unique_ptr<Worker>> create(const WorkerSettings& settings, KernelState& kernel,
-                                                  EventSink& events);
+                                                  EventSink& events, SpliceTable& splices,
+                                                  const Result<net::RawTcp>& raw);
     /// Stops and joins the thread; live sessions are reset, but for those that BPF goes on with.
     ~Worker();
     Worker(const Worker&) = delete;
@@ -62,12 +57,7 @@ class Worker {
     /// To be registered with the datapath before start().
     [[nodiscard]] const Listeners& listeners() const { return listeners_; }
 
-    [[nodiscard]] std::string_view relay_name() const { return relay_->name(); }
-
-    /// What carries a connection if nothing speaks against it.
-    [[nodiscard]] std::string_view splice_name() const {
-        return kernel_splice_ ? KernelSplice::kName : relay_->name();
-    }
+    [[nodiscard]] const Carriers& carriers() const { return *carriers_; }
 
     void start();
 
@@ -84,7 +74,7 @@ class Worker {
     /// What swap_policy() would report now. Changes nothing.
     std::future<SwapReport> preview_swap(std::shared_ptr<const PolicyGeneration> policy,
                                          LiveFlowsOrder order);
-    /// Goes on with a flow that an earlier daemon has left. Needs `splices`.
+    /// Goes on with a flow that an earlier daemon has left. Only if the worker can splice in the kernel.
     void adopt(SpliceTable::Left left);
     /// A packet has closed or ended the spliced flow, if it is one of this worker's. Returns at once.
     void splice_over(const SpliceTable::Key& flow);
@@ -130,9 +120,8 @@ class Worker {
 
     boost::asio::io_context context_{1};
     Listeners listeners_;
-    std::unique_ptr<net::Relay> relay_;
+    std::unique_ptr<Carriers> carriers_;
     net::GatedRelay gated_relay_;
-    std::unique_ptr<KernelSplice> kernel_splice_;
     std::shared_ptr<const std::vector<IpAddress>> host_addresses_ =
         std::make_shared<const std::vector<IpAddress>>();
     std::unordered_map<GuestId, std::shared_ptr<const Guest>> guests_;

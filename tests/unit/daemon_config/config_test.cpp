@@ -45,7 +45,7 @@ void expect_defaults(const Config& config) {
     EXPECT_EQ(config.log.flows.file, "");
     EXPECT_EQ(config.log.flows.bytes, 64U << 20U);
     EXPECT_EQ(config.log.flows.files, 8U);
-    EXPECT_EQ(config.daemon.splice, SpliceMode::kAuto);
+    EXPECT_EQ(config.daemon.splice, policy::Splice::kAuto);
     EXPECT_TRUE(config.daemon.sandbox);
     EXPECT_TRUE(config.dns.upstreams.empty());
     EXPECT_EQ(config.dns.resolv_conf, "/etc/resolv.conf");
@@ -168,7 +168,7 @@ file = "/srv/abs.json"
     EXPECT_EQ(config.log.flows.file, "/var/log/flows");
     EXPECT_EQ(config.log.flows.bytes, 2U << 20U);
     EXPECT_EQ(config.log.flows.files, 3U);
-    EXPECT_EQ(config.daemon.splice, SpliceMode::kCopy);
+    EXPECT_EQ(config.daemon.splice, policy::Splice::kCopy);
     EXPECT_FALSE(config.daemon.sandbox);
     EXPECT_EQ(config.daemon.control_group, "operators");
     const std::vector<Endpoint> upstreams = {{address("192.0.2.53"), 53},

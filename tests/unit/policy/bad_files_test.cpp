@@ -121,15 +121,20 @@ constexpr BadFile kBadFiles[] = {
     // keys, words and types
     {"default_egres = \"deny\"\n"sv,
      "p:1:1: unknown key in the policy: 'default_egres'; did you mean 'default_egress'? valid: "
-     "default_egress, default_ingress, rules, groups, dns, tls, http, deny"},
-    {"rule = [\"allow@any\"]\n"sv, "p:1:1: unknown key in the policy: 'rule'; did you mean 'rules'? valid: "
-                                   "default_egress, default_ingress, rules, groups, dns, tls, http, deny"},
+     "default_egress, default_ingress, rules, splice, groups, dns, tls, http, deny"},
+    {"rule = [\"allow@any\"]\n"sv,
+     "p:1:1: unknown key in the policy: 'rule'; did you mean 'rules'? valid: "
+     "default_egress, default_ingress, rules, splice, groups, dns, tls, http, deny"},
     {"[tls]\nsni = \"deny\"\n"sv, "p:2:1: unknown key in [tls]: 'sni'; valid: no_sni, ech"},
     {"[http]\nhosts = \"every\"\n"sv,
      "p:2:1: unknown key in [http]: 'hosts'; did you mean 'host'? valid: host"},
     {"[deny]\nmessage = \"no\"\n"sv,
      "p:2:1: unknown key in [deny]: 'message'; valid: live_flows, style, text"},
     {"default_egress = \"drop\"\n"sv, "p:1:18: unknown action 'drop'; valid: allow, deny"},
+    {"splice = \"urin\"\n"sv,
+     "p:1:10: unknown way to splice 'urin'; did you mean 'uring'? valid: auto, kernel, "
+     "uring, copy"},
+    {"splice = true\n"sv, "p:1:10: way to splice must be a string, not true or false"},
     {"[tls]\nech = \"inner\"\n"sv, "p:2:7: unknown value of ech 'inner'; valid: outer, deny, strip"},
     {"[deny]\nlive_flows = \"drain 30\"\n"sv,
      R"(p:2:14: live_flows is "cut", "keep" or "drain 30s" (1s to 24h))"},

@@ -71,17 +71,17 @@ TEST(Diff, an_option_makes_another_rule) {
 TEST(Diff, settings_are_told_by_their_keys) {
     EXPECT_EQ(
         lines("[groups]\ncorp = [\"10.0.0.0/8\", \"8.8.8.8\"]\nold = [\"1.1.1.1\"]",
-              "default_egress = \"allow\"\ndefault_ingress = \"allow\"\n[groups]\n"
+              "default_egress = \"allow\"\ndefault_ingress = \"allow\"\nsplice = \"copy\"\n[groups]\n"
               "corp = [\"8.8.8.8\", \"10.0.0.0/8\"]\npublic = [\"198.51.100.0/24\"]\n[dns]\nresolve = "
               "\"allowed\"\nmax_label = 9\nmax_name = 99\nnames_per_zone = 5\n[tls]\nno_sni = "
               "\"cache\"\n"
               "ech = \"strip\"\n[http]\nhost = \"first\"\n[deny]\nlive_flows = \"drain 2m\"\nstyle = "
               "\"reset\"\ntext = \"no\""),
-        (Lines{"default_egress: deny -> allow", "default_ingress: deny -> allow", "groups.old: 1.1.1.1 -> ",
-               "groups.public:  -> 198.51.100.0/24", "dns.resolve: all -> allowed", "dns.max_label: 0 -> 9",
-               "dns.max_name: 0 -> 99", "dns.names_per_zone: 0 -> 5", "tls.no_sni: deny -> cache",
-               "tls.ech: outer -> strip", "http.host: every -> first", "deny.live_flows: cut -> drain 120s",
-               "deny.style: readable -> reset", "deny.text:  -> no"}));
+        (Lines{"default_egress: deny -> allow", "default_ingress: deny -> allow", "splice:  -> copy",
+               "groups.old: 1.1.1.1 -> ", "groups.public:  -> 198.51.100.0/24", "dns.resolve: all -> allowed",
+               "dns.max_label: 0 -> 9", "dns.max_name: 0 -> 99", "dns.names_per_zone: 0 -> 5",
+               "tls.no_sni: deny -> cache", "tls.ech: outer -> strip", "http.host: every -> first",
+               "deny.live_flows: cut -> drain 120s", "deny.style: readable -> reset", "deny.text:  -> no"}));
 }
 
 TEST(Diff, the_changes_turn_one_policy_into_the_other) {

@@ -30,6 +30,7 @@ rules = [
   { action = "deny", destination = { cidr = "2001:db8::/32" }, ports = [{ start = 1, end = 9 }] },
   { action = "deny", destination = "corp" },
 ]
+splice = "uring"
 [groups]
 corp = ["10.20.0.0/16", "2001:db8:20::/48"]
 public = ["198.51.100.0/24"]
@@ -53,6 +54,7 @@ TEST(Parse, every_field_of_the_toml_form_is_read) {
     const Policy policy = parsed(kFull);
     EXPECT_EQ(policy.default_egress, Action::kDeny);
     EXPECT_EQ(policy.default_ingress, Action::kAllow);
+    EXPECT_EQ(policy.splice, Splice::kUring);
     EXPECT_TRUE(policy.dns.only_allowed_names);
     EXPECT_EQ(policy.dns.max_label, 40U);
     EXPECT_EQ(policy.dns.max_name, 100U);
@@ -86,6 +88,7 @@ TEST(Parse, the_empty_file_denies_everything) {
         EXPECT_EQ(policy.default_ingress, Action::kDeny);
         EXPECT_TRUE(policy.rules.empty());
         EXPECT_EQ(policy.no_sni, NoSni::kDeny);
+        EXPECT_FALSE(policy.splice);
     }
 }
 
@@ -113,6 +116,7 @@ TEST(Parse, a_policy_written_as_json_reads_back_the_same) {
     ASSERT_EQ(again.rules.size(), first.rules.size());
     for (std::size_t i = 0; i < first.rules.size(); ++i)
         EXPECT_EQ(format_rule(again.rules[i]), format_rule(first.rules[i]));
+    EXPECT_EQ(again.splice, first.splice);
     EXPECT_EQ(again.groups, first.groups);
     EXPECT_EQ(again.deny_text, first.deny_text);
     EXPECT_EQ(again.deny_style, first.deny_style);
@@ -140,7 +144,7 @@ TEST(Parse, errors_in_toml_say_where_what_and_what_would_be_right) {
     const std::pair<std::string_view, std::string_view> kCases[] = {
         {"defualt_egress = \"deny\"",
          "p:1:1: unknown key in the policy: 'defualt_egress'; did you mean 'default_egress'? valid: "
-         "default_egress, default_ingress, rules, groups, dns, tls, http, deny"},
+         "default_egress, default_ingress, rules, splice, groups, dns, tls, http, deny"},
         {"default_egress = \"denied\"",
          "p:1:18: unknown action 'denied'; did you mean 'deny'? valid: allow, deny"},
         {"default_egress = true", "p:1:18: action must be a string, not true or false"},
@@ -260,7 +264,7 @@ TEST(Parse, errors_in_json_have_line_and_column_too) {
          "p:4:5: unknown protocol 'tpc'; did you mean 'tcp'? valid: tcp, udp, icmpv4, icmpv6"},
         {"{\"rule\": []}",
          "p:1:2: unknown key in the policy: 'rule'; did you mean 'rules'? valid: default_egress, "
-         "default_ingress, rules, groups, dns, tls, http, deny"},
+         "default_ingress, rules, splice, groups, dns, tls, http, deny"},
         {"{\"default_egress\": \"deny\",\n \"default_egress\": \"allow\"}",
          "p:2:2: the key 'default_egress' stands twice in one object; keep one"},
         {"{\"default_egress\": \"deny\",\n \"default\\u005fegress\": \"allow\"}",
