@@ -124,6 +124,20 @@ void await(const std::function<bool()>& is_so, const std::string& what) {
     }
 }
 
+/// As Carrier::check(), a little later if need be: what carries a connection may change once it is answered.
+void check_soon(const Carrier& carrier) {
+    for (int left = 20;; --left) {
+        try {
+            carrier.check();
+            return;
+        } catch (const std::runtime_error&) {
+            if (left == 0)
+                throw;
+        }
+        std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    }
+}
+
 } // namespace
 
 Servers::Servers(const Carrier& carrier) : ns_(carrier.internet()) {
@@ -196,6 +210,8 @@ void Servers::serve(int fd, std::uint16_t port) {
     std::vector<char> buffer(port == kAnswerPort || port == kEchoPort ? 4096 : kChunk);
     if (!receive_all(fd, buffer.data(), first_flight().size()))
         return;
+    // What a server answers to a hello decides how tapgate goes on: this is no wish for another one.
+    buffer[0] = 0;
     if (port == kAnswerPort) {
         if (send_all(fd, buffer.data(), 1))
             (void)::recv(fd, buffer.data(), 1, 0); // the client's end
@@ -214,6 +230,8 @@ void Servers::serve(int fd, std::uint16_t port) {
         }
         return;
     }
+    if (!send_all(fd, buffer.data(), 1))
+        return;
     for (bool has_begun = false;;) {
         const ssize_t count = ::recv(fd, buffer.data(), buffer.size(), 0);
         if (count <= 0)
@@ -244,8 +262,10 @@ BulkResult measure_bulk(const Carrier& carrier, const Servers& servers, bool up,
                 const ssize_t count = ::recv(fd, buffer.data(), buffer.size(), 0);
                 if (count <= 0)
                     return;
-                if (!std::exchange(has_begun, true))
+                if (!std::exchange(has_begun, true)) {
                     ++downloads;
+                    send_all(fd, buffer.data(), 1); // as a client that finishes its handshake
+                }
                 received += static_cast<std::uint64_t>(count);
             }
         });
@@ -255,7 +275,7 @@ BulkResult measure_bulk(const Carrier& carrier, const Servers& servers, bool up,
     try {
         const auto begun = [&] { return up ? servers.uploads() - uploads_before : downloads.load(); };
         await([&] { return begun() == streams; }, carrier.name() + ": a stream does not begin");
-        carrier.check();
+        check_soon(carrier);
         const auto bytes = [&] { return up ? servers.taken() : received.load(); };
         const double busy_before = busy_seconds();
         const std::uint64_t bytes_before = bytes();
@@ -319,7 +339,7 @@ LatencyResult measure_latency(const Carrier& carrier, std::chrono::milliseconds 
             throw std::runtime_error(carrier.name() + ": an echo does not come");
         times.push_back(micros(Clock::now() - start));
     }
-    carrier.check();
+    check_soon(carrier);
     std::ranges::sort(times);
     return {at(times, 0.5), at(times, 0.99)};
 }

@@ -56,7 +56,10 @@ asio::awaitable<void> CopySession::pump(std::shared_ptr<CopySession> self, Direc
 
 asio::awaitable<void> CopySession::carry(Direction direction) {
     tcp::socket& source = socket(source_of(direction));
-    for (unsigned buffers = 0; !is_ending();) {
+    for (unsigned buffers = 0;;) {
+        between_buffers();
+        if (is_ending())
+            co_return;
         const std::ptrdiff_t received = receive(direction);
         if (received > 0) {
             const auto length = static_cast<std::size_t>(received);

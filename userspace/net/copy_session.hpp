@@ -48,6 +48,9 @@ class CopySession : public RelaySession, public std::enable_shared_from_this<Cop
     std::ptrdiff_t receive(Direction direction, std::size_t most = std::tuple_size_v<CopyBuffer>);
     void source_ended(Direction direction);
 
+    /// A pump holds nothing of its direction at this moment. May end the session.
+    virtual void between_buffers() {}
+
     /// `bytes` were read from the source of `direction` and go to the sink next.
     virtual void passing(Direction /*direction*/, ByteView /*bytes*/) {}
 

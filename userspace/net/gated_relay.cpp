@@ -26,7 +26,8 @@ constexpr unsigned kReadsPerTurn = 8;
 ///     read --> held --offer()--> pass: to the upstream
 ///      ^                 |------ kMore: read, until the deadline
 ///      |                 |------ kAnswer: wait for the upstream
-///      +-----------------+       kOpen: flush, then end, or go on as a copy session; kRefuse: end
+///      +-----------------+       kOpen: flush, then as a copy session until it can be
+///                                 given back; kRefuse: end
 class GatedSession final : public CopySession {
   public:
     GatedSession(tcp::socket guest, tcp::socket upstream, std::shared_ptr<CopyBuffer> scratch,
@@ -41,6 +42,7 @@ class GatedSession final : public CopySession {
 
   private:
     asio::awaitable<void> carry(Direction direction) override;
+    void between_buffers() override;
     void passing(Direction direction, ByteView bytes) override;
     void passing_end(Direction direction) override;
     void release() override;
@@ -52,7 +54,7 @@ class GatedSession final : public CopySession {
 
     RelayGate& gate_;
     bool is_open_ = false;
-    bool has_answer_ended_ = false;
+    bool has_end_ = false; ///< of either direction
     std::vector<std::uint8_t> held_;
     asio::steady_timer answer_wait_; ///< never expires; cancelled when there is an answer
     std::uint64_t answers_ = 0;      ///< by which an answer that came before the wait is noticed
@@ -94,12 +96,12 @@ asio::awaitable<void> GatedSession::carry_offers() {
             co_await send_held(held_.size());
             if (is_ending())
                 co_return;
-            if (cue == GateCue::kEnd)
+            if (cue == GateCue::kEnd) {
+                has_end_ = true;
                 source_ended(Direction::kUp);
-            else if (has_answer_ended_ || is_sending(Direction::kDown))
+            } else {
                 co_await CopySession::carry(Direction::kUp);
-            else
-                end(RelayEnd::kOpened, RelayParty::kDaemon);
+            }
             co_return;
         case GateStep::Then::kRefuse:
             end(RelayEnd::kRefused, RelayParty::kGuest);
@@ -140,6 +142,12 @@ asio::awaitable<void> GatedSession::send_held(std::size_t length) {
         held_.erase(held_.begin(), held_.begin() + static_cast<std::ptrdiff_t>(length));
 }
 
+void GatedSession::between_buffers() {
+    // Neither direction holds anything: whoever carries on begins with what the sockets hold.
+    if (is_open_ && !has_end_ && !is_sending(Direction::kUp) && !is_sending(Direction::kDown))
+        end(RelayEnd::kOpened, RelayParty::kDaemon);
+}
+
 void GatedSession::passing(Direction direction, ByteView bytes) {
     if (direction != Direction::kDown || is_open_)
         return;
@@ -148,7 +156,7 @@ void GatedSession::passing(Direction direction, ByteView bytes) {
 }
 
 void GatedSession::passing_end(Direction direction) {
-    has_answer_ended_ = has_answer_ended_ || direction == Direction::kDown;
+    has_end_ = true;
     if (direction != Direction::kDown || is_open_)
         return;
     gate_.answer_ended();

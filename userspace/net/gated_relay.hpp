@@ -61,8 +61,7 @@ struct GatedResult {
     RelayResult relay;
     /// With kRefused: something that the upstream has sent was not handed to the guest completely.
     bool guest_is_owed = false;
-    /// With kOpened, which is only said while neither direction has ended or waits: the rest of the session
-    /// is the caller's to carry.
+    /// With kOpened: the rest of the session is the caller's to carry.
     std::optional<boost::asio::ip::tcp::socket> upstream = std::nullopt;
 };
 
@@ -77,8 +76,8 @@ class GatedRelay {
 
     /// As Relay::run(), with these differences. `gate` is borrowed until this returns. When it refuses
     /// (kRefused) the upstream is reset, and `guest` is still connected and the caller's. When it opens, both
-    /// sockets are the caller's (kOpened), unless something is under way: then the session is carried to its
-    /// end here.
+    /// sockets are the caller's (kOpened) as soon as nothing is between them; never, once one direction has
+    /// ended.
     boost::asio::awaitable<GatedResult> run(boost::asio::ip::tcp::socket& guest,
                                             boost::asio::ip::tcp::socket upstream,
                                             const RelayOptions& options, RelayGate& gate);

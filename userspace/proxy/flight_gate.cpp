@@ -165,12 +165,16 @@ GateStep FlightGate::read_hellos(ByteView held, GateCue cue) {
         }
         if (rest.empty())
             return {.pass = passed};
-        if (rest[0] != kHandshakeRecord) {
+        if (!record_header_.empty() || rest[0] != kHandshakeRecord) {
             // Early data, change_cipher_spec, alerts: in them nobody reads a hello.
-            if (rest.size() < kRecordHeaderSize)
-                return cue == GateCue::kEnd ? GateStep{.pass = passed, .then = Then::kOpen}
-                                            : GateStep{.pass = passed};
-            record_left_ = kRecordHeaderSize + (std::size_t{rest[3]} << 8U) + rest[4];
+            const ByteView taken =
+                rest.first(std::min(rest.size(), kRecordHeaderSize - record_header_.size()));
+            record_header_.insert(record_header_.end(), taken.begin(), taken.end());
+            passed += taken.size();
+            if (record_header_.size() == kRecordHeaderSize) {
+                record_left_ = (std::size_t{record_header_[3]} << 8U) + record_header_[4];
+                record_header_.clear();
+            }
             continue;
         }
         if (server_hello_ == ServerHello::kNone)

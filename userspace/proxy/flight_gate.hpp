@@ -99,7 +99,8 @@ class FlightGate final : public net::RelayGate {
 
     proto::TlsClientHelloParser hello_;
     bool has_hello_passed_ = false;
-    std::size_t record_left_ = 0; ///< of a record that passes
+    std::vector<std::uint8_t> record_header_; ///< of a record that passes, as far as it has come
+    std::size_t record_left_ = 0;             ///< of its content
     enum class ServerHello : std::uint8_t { kNone, kRetry, kOther } server_hello_ = ServerHello::kNone;
     std::vector<std::uint8_t> server_bytes_; ///< the first, as many as tell
     FirstFlightReader second_hello_;

@@ -175,7 +175,44 @@ TEST_F(GatedRelayTest, a_gate_that_waits_for_an_answer_is_asked_again_when_there
     ASSERT_TRUE(run([&] { return received(upstream_) == "on"; }));
 }
 
-TEST_F(GatedRelayTest, an_open_gate_is_passed_here_while_something_is_under_way) {
+TEST_F(GatedRelayTest, an_open_gate_gives_the_session_back_when_what_is_under_way_has_arrived) {
+    gate_.script = [](const std::string& held, GateCue) {
+        return held.empty() ? GateStep{} : GateStep{0, Then::kOpen};
+    };
+    start();
+    const std::string much(1 << 20, 'x');
+    std::size_t sent = 0;
+    // The guest does not read: its window and the relay's send buffer fill up.
+    ASSERT_TRUE(run([&] {
+        const auto before = counters_.bytes_down;
+        const ssize_t taken = ::send(upstream_.get(), much.data(), much.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+        sent += static_cast<std::size_t>(std::max<ssize_t>(taken, 0));
+        context_.poll();
+        return before != 0 && counters_.bytes_down == before;
+    }));
+    send(guest_, "a");
+    ASSERT_TRUE(run([&] { return received(upstream_) == "a"; }));
+    EXPECT_FALSE(result_.has_value());
+    std::size_t arrived = 0;
+    ASSERT_TRUE(run([&] {
+        arrived += received(guest_).size();
+        return result_.has_value();
+    }));
+    EXPECT_EQ(result_->relay.how, RelayEnd::kOpened);
+    // The rest is in the sockets: the guest's has what was sent to it, the upstream's what was not read.
+    std::array<char, 65536> rest{};
+    std::size_t unread = 0;
+    boost::system::error_code error;
+    result_->upstream->non_blocking(true);
+    while (const std::size_t count = result_->upstream->read_some(boost::asio::buffer(rest), error))
+        unread += count;
+    ASSERT_TRUE(run([&] {
+        arrived += received(guest_).size();
+        return arrived + unread == sent;
+    }));
+}
+
+TEST_F(GatedRelayTest, an_open_gate_is_passed_here_once_one_direction_has_ended) {
     gate_.script = [](const std::string& held, GateCue) {
         return held.empty() ? GateStep{} : GateStep{0, Then::kOpen};
     };
