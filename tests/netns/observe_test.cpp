@@ -6,10 +6,17 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
 #include <fstream>
 #include <iterator>
 #include <set>
 #include <sstream>
+#include <system_error>
+
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 // What an operator finds out without having watched: the daemon's memory of events, its metrics, its logs.
 namespace tapgate::test {
@@ -177,6 +184,11 @@ TEST_P(Observe, the_command_line_shows_the_same_metrics) {
         EXPECT_NE(shown.out.find("# TYPE " + name + " "), std::string::npos) << name;
 }
 
+std::string content(const std::string& file) {
+    std::ifstream stream(file);
+    return {std::istreambuf_iterator<char>(stream), {}};
+}
+
 /// The objects in lines of JSON; a test failure if a line is none.
 std::vector<boost::json::object> json_lines(const std::string& text) {
     std::vector<boost::json::object> found;
@@ -189,11 +201,6 @@ std::vector<boost::json::object> json_lines(const std::string& text) {
             found.push_back(value.get_object());
     }
     return found;
-}
-
-std::string content(const std::string& file) {
-    std::ifstream stream(file);
-    return {std::istreambuf_iterator<char>(stream), {}};
 }
 
 TEST(Logs, flows_are_recorded_in_a_file_and_the_log_is_json_if_asked_for) {
@@ -219,6 +226,47 @@ TEST(Logs, flows_are_recorded_in_a_file_and_the_log_is_json_if_asked_for) {
     EXPECT_FALSE(lines.empty());
     for (const auto& line : lines)
         EXPECT_TRUE(line.contains("time") && line.contains("level") && line.contains("message")) << line;
+}
+
+/// A datagram socket at `path` in the place of an older one, as a syslog daemon makes it.
+UniqueFd listen_as_syslog(const std::string& path) {
+    ::unlink(path.c_str());
+    UniqueFd socket(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    sockaddr_un address{};
+    address.sun_family = AF_UNIX;
+    path.copy(address.sun_path, sizeof address.sun_path - 1);
+    if (::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
+        throw std::system_error(errno, std::generic_category(), "bind " + path);
+    return socket;
+}
+
+TEST(Logs, flows_are_recorded_in_syslog_also_after_it_was_restarted) {
+    const std::string path = scratch_dir() / "syslog";
+    UniqueFd syslog = listen_as_syslog(path);
+    DaemonConfig config;
+    config.policy = policy_text({"allow@www.open.test:tcp:7000"});
+    config.log = fmt::format("flow_syslog = \"{}\"\n", path);
+    World world(config, {dual_stack("www.open.test", kOpen)});
+    const TcpServer web(world.topology.internet(), {ipv4().server(kOpen), kPort}, echo);
+    resolve(world, ipv4(), "www.open.test");
+    for (const char* round : {"the first syslog daemon", "its successor"}) {
+        SCOPED_TRACE(round);
+        EXPECT_EQ(exchange(world.topology.guest().ns, web.endpoint(), "\x01ping").answer, "\x01ping");
+        std::array<char, 4096> bytes{};
+        ssize_t length = -1;
+        EXPECT_TRUE(wait_until([&] {
+            length = ::recv(syslog.get(), bytes.data(), bytes.size(), 0);
+            return length > 0;
+        })) << world.daemon.log();
+        const std::string message(bytes.data(), static_cast<std::size_t>(std::max<ssize_t>(length, 0)));
+        const std::string head = fmt::format("<30>tapgate-flow[{}]: ", world.daemon.pid());
+        ASSERT_TRUE(message.starts_with(head)) << message;
+        const auto records = json_lines(message.substr(head.size()));
+        ASSERT_EQ(records.size(), 1U);
+        EXPECT_TRUE(is(records[0], "type", "flow-end") && is(records[0], "name", "www.open.test"))
+            << records[0];
+        syslog = listen_as_syslog(path);
+    }
 }
 
 TEST(Logs, a_flow_file_that_cannot_be_written_is_told_at_start) {

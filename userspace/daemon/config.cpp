@@ -444,7 +444,8 @@ Read<void> read_log(const DocumentNode& node, LogSettings& log) {
     auto done = read_table(node, {string_field("level", level), string_field("format", format),
                                   path_field("flow_file", log.flows.file),
                                   number_field("flow_file_mib", mib, 1, 4096),
-                                  number_field("flow_files", log.flows.files, 1, 1000)});
+                                  number_field("flow_files", log.flows.files, 1, 1000),
+                                  path_field("flow_syslog", log.flows.syslog, kMaxSocketPath)});
     log.flows.bytes = mib << 20U;
     return done;
 }

@@ -4,6 +4,7 @@
 #include "base/log.hpp"
 #include "control/unix_listener.hpp"
 #include "daemon/commands.hpp"
+#include "daemon/flow_syslog.hpp"
 #include "daemon/metrics.hpp"
 #include "daemon/sandbox.hpp"
 #include "net/async.hpp"
@@ -69,12 +70,8 @@ Daemon::~Daemon() {
 
 Result<void> Daemon::start_parts() {
     raise_descriptor_limit();
-    if (!config_.log.flows.file.empty()) {
-        auto flow_log = FlowLog::open(config_.log.flows);
-        if (!flow_log)
-            return fail(flow_log.error());
-        flow_log_ = std::move(*flow_log);
-    }
+    if (const auto opened = open_flow_logs(); !opened)
+        return opened;
     const auto prepared = prepare_policies();
     if (!prepared)
         return fail(prepared.error());
@@ -142,6 +139,22 @@ Result<void> Daemon::start_parts() {
     // Last, so that whoever finds the socket finds a daemon that serves.
     add_commands(*control_, *this, control_group_);
     return control_->start();
+}
+
+Result<void> Daemon::open_flow_logs() {
+    if (!config_.log.flows.file.empty()) {
+        auto log = FlowFile::open(config_.log.flows);
+        if (!log)
+            return fail(log.error());
+        flow_logs_.push_back(std::move(*log));
+    }
+    if (!config_.log.flows.syslog.empty()) {
+        auto log = FlowSyslog::open(context_, config_.log.flows.syslog);
+        if (!log)
+            return fail(log.error());
+        flow_logs_.push_back(std::move(*log));
+    }
+    return {};
 }
 
 Result<void> Daemon::take_control_group() {
@@ -441,6 +454,18 @@ asio::awaitable<void> Daemon::tick() {
     }
 }
 
+void Daemon::record_flow(const boost::json::object& record) {
+    for (const auto& log : flow_logs_)
+        log->write(record);
+}
+
+std::uint64_t Daemon::flow_log_failures() const {
+    std::uint64_t failures = 0;
+    for (const auto& log : flow_logs_)
+        failures += log->failures();
+    return failures;
+}
+
 void Daemon::publish(const boost::json::object& event, EventHistory::Time time) {
     history_.add(event, time);
     control_->publish(event);
@@ -448,8 +473,8 @@ void Daemon::publish(const boost::json::object& event, EventHistory::Time time) 
 
 void Daemon::worker_event(const proxy::Event& event, EventHistory::Time time) {
     const boost::json::object object = to_json(event, time);
-    if (flow_log_ && std::holds_alternative<proxy::FlowEndEvent>(event))
-        flow_log_->write(object);
+    if (std::holds_alternative<proxy::FlowEndEvent>(event))
+        record_flow(object);
     publish(object, time);
 }
 
@@ -460,8 +485,7 @@ void Daemon::tell_lost_events() {
     const boost::json::object event = lost_event(lost - told_lost_);
     told_lost_ = lost;
     // There, too, a reader has to know that something may be missing.
-    if (flow_log_)
-        flow_log_->write(event);
+    record_flow(event);
     publish(event);
 }
 

@@ -80,8 +80,8 @@ class Daemon {
     void publish(const boost::json::object& event,
                  EventHistory::Time time = std::chrono::system_clock::now());
 
-    /// Null if there is none.
-    [[nodiscard]] const FlowLog* flow_log() const { return flow_log_.get(); }
+    /// Records of flows that were not written.
+    [[nodiscard]] std::uint64_t flow_log_failures() const;
 
     /// Events that reached neither history nor monitors, since the maps were made or the daemon started.
     [[nodiscard]] std::uint64_t events_lost() const { return datapath_->events_lost() + events_->lost(); }
@@ -90,6 +90,8 @@ class Daemon {
     explicit Daemon(const Config& config);
 
     Result<void> start_parts();
+    Result<void> open_flow_logs();
+    void record_flow(const boost::json::object& record);
     /// Looks the group of the control socket up and takes it as the process's own, which its file will have.
     Result<void> take_control_group();
     Result<void> enter_sandbox_if_wanted() const;
@@ -135,7 +137,7 @@ class Daemon {
     std::unique_ptr<control::MetricsServer> metrics_;
     std::unique_ptr<EventRelay> events_;
     EventHistory history_;
-    std::unique_ptr<FlowLog> flow_log_;
+    std::vector<std::unique_ptr<FlowLog>> flow_logs_;
     std::uint64_t told_lost_ = 0; ///< of events_lost()
     Workers workers_;
     std::unique_ptr<net::Steering> steering_;

@@ -23,15 +23,29 @@ constexpr mode_t kMode = 0640;
 
 } // namespace
 
-Result<std::unique_ptr<FlowLog>> FlowLog::open(const FlowLogSettings& settings) {
+void FlowLog::write(const boost::json::object& record) {
+    if (const auto written = append(boost::json::serialize(record)); !written)
+        count_lost(1, written.error());
+    else if (std::exchange(is_failing_, false))
+        spdlog::info("records of flows are written again");
+}
+
+void FlowLog::count_lost(std::uint64_t records, const Error& error) {
+    // Operator sees: one line, and the counter tapgate_flow_log_failures. Flows are not held up.
+    failures_ += records;
+    if (!std::exchange(is_failing_, true))
+        spdlog::error("records of flows are lost: {}", error.message());
+}
+
+Result<std::unique_ptr<FlowFile>> FlowFile::open(const FlowLogSettings& settings) {
     TAPGATE_ASSERT(settings.files > 0);
-    std::unique_ptr<FlowLog> log(new FlowLog(settings));
+    std::unique_ptr<FlowFile> log(new FlowFile(settings));
     if (const auto opened = log->open_file(); !opened)
         return fail(opened.error());
     return log;
 }
 
-Result<void> FlowLog::open_file() {
+Result<void> FlowFile::open_file() {
     UniqueFd file(
         ::open(settings_.file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOFOLLOW, kMode));
     struct stat status{};
@@ -44,7 +58,7 @@ Result<void> FlowLog::open_file() {
     return {};
 }
 
-void FlowLog::rotate() {
+void FlowFile::rotate() {
     const auto name = [this](unsigned number) { return fmt::format("{}.{}", settings_.file, number); };
     for (unsigned number = settings_.files; number > 1; --number)
         ::rename(name(number - 1).c_str(), name(number).c_str());
@@ -52,7 +66,8 @@ void FlowLog::rotate() {
     file_ = UniqueFd();
 }
 
-Result<void> FlowLog::append(const std::string& line) {
+Result<void> FlowFile::append(const std::string& record) {
+    const std::string line = record + "\n";
     const auto is_full = [&] { return size_ != 0 && size_ + line.size() > settings_.bytes; };
     if (file_ && is_full())
         rotate();
@@ -75,19 +90,6 @@ Result<void> FlowLog::append(const std::string& line) {
     if (written > 0 && ::ftruncate(file_.get(), static_cast<off_t>(size_)) != 0)
         file_ = UniqueFd();
     return fail(std::move(error));
-}
-
-void FlowLog::write(const boost::json::object& record) {
-    const auto written = append(boost::json::serialize(record) + "\n");
-    if (written) {
-        if (std::exchange(is_failing_, false))
-            spdlog::info("records of flows are written again");
-        return;
-    }
-    // Operator sees: one line, and the counter tapgate_flow_log_failures. Flows are not held up.
-    ++failures_;
-    if (!std::exchange(is_failing_, true))
-        spdlog::error("records of flows are lost: {}", written.error().message());
 }
 
 } // namespace tapgate::daemon

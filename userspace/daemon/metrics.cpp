@@ -76,7 +76,7 @@ void add_daemon(Families& families, Daemon& daemon) {
     families.push_back(std::move(lost));
     families.push_back(
         single(counter("tapgate_flow_log_failures", "Records of flows that could not be written."),
-               daemon.flow_log() == nullptr ? 0 : count_of(daemon.flow_log()->failures())));
+               count_of(daemon.flow_log_failures())));
     families.push_back(single(gauge("tapgate_history_events", "Events that `event show` can tell."),
                               count_of(daemon.history().events())));
     families.push_back(single(gauge("tapgate_history_bytes", "Memory that they take.", "bytes"),

@@ -57,6 +57,7 @@ constexpr BadConfig kBadConfigs[] = {
      "2:9: log: level: unknown level 'verbose'; valid: debug, info, warn, error"},
     {"[log]\nformat = \"xml\"\n", "2:10: log: format: unknown format 'xml'; valid: text, json"},
     {"[log]\nflow_file = \"flows\"\n", "2:13: log: flow_file: 'flows' is not an absolute path"},
+    {"[log]\nflow_syslog = \"log\"\n", "2:15: log: flow_syslog: 'log' is not an absolute path"},
     {"[log]\nflow_file_mib = 0\n", "2:17: log: flow_file_mib: 0 is out of range (1 to 4096)"},
     {"[daemon]\nsplice = \"pipes\"\n",
      "2:10: daemon: splice: unknown way to splice 'pipes'; valid: auto, kernel, uring, copy"},

@@ -45,6 +45,7 @@ void expect_defaults(const Config& config) {
     EXPECT_EQ(config.log.flows.file, "");
     EXPECT_EQ(config.log.flows.bytes, 64U << 20U);
     EXPECT_EQ(config.log.flows.files, 8U);
+    EXPECT_EQ(config.log.flows.syslog, "");
     EXPECT_EQ(config.daemon.splice, policy::Splice::kAuto);
     EXPECT_TRUE(config.daemon.sandbox);
     EXPECT_TRUE(config.dns.upstreams.empty());
@@ -107,6 +108,7 @@ format = "json"
 flow_file = "/var/log/flows"
 flow_file_mib = 2
 flow_files = 3
+flow_syslog = "/run/log"
 
 [dns]
 upstreams = ["192.0.2.53", "192.0.2.54:5353", "2001:db8::53", "[2001:db8::54]", "[2001:db8::55]:5353"]
@@ -168,6 +170,7 @@ file = "/srv/abs.json"
     EXPECT_EQ(config.log.flows.file, "/var/log/flows");
     EXPECT_EQ(config.log.flows.bytes, 2U << 20U);
     EXPECT_EQ(config.log.flows.files, 3U);
+    EXPECT_EQ(config.log.flows.syslog, "/run/log");
     EXPECT_EQ(config.daemon.splice, policy::Splice::kCopy);
     EXPECT_FALSE(config.daemon.sandbox);
     EXPECT_EQ(config.daemon.control_group, "operators");

@@ -52,8 +52,8 @@ class FlowLogTest : public testing::Test {
         return found;
     }
 
-    [[nodiscard]] std::unique_ptr<FlowLog> open() const {
-        auto log = FlowLog::open(settings_);
+    [[nodiscard]] std::unique_ptr<FlowFile> open() const {
+        auto log = FlowFile::open(settings_);
         EXPECT_TRUE(log.has_value()) << log.error().message();
         return std::move(*log);
     }
@@ -130,15 +130,15 @@ TEST_F(FlowLogTest, a_record_that_fits_only_in_part_is_not_written_in_part) {
 
 TEST_F(FlowLogTest, what_is_no_file_or_has_no_directory_is_an_error_at_start) {
     fs::create_directory(settings_.file);
-    EXPECT_FALSE(FlowLog::open(settings_).has_value());
+    EXPECT_FALSE(FlowFile::open(settings_).has_value());
     settings_.file = (dir_ / "missing/flows.jsonl").string();
-    const auto missing = FlowLog::open(settings_);
+    const auto missing = FlowFile::open(settings_);
     ASSERT_FALSE(missing.has_value());
     EXPECT_EQ(missing.error().message(),
               "open the flow log " + settings_.file + ": No such file or directory");
     fs::create_symlink("/dev/null", dir_ / "link");
     settings_.file = (dir_ / "link").string();
-    EXPECT_FALSE(FlowLog::open(settings_).has_value()) << "a link could point anywhere";
+    EXPECT_FALSE(FlowFile::open(settings_).has_value()) << "a link could point anywhere";
 }
 
 } // namespace
