@@ -73,7 +73,7 @@ Daemon::Daemon(const Topology& topology, const DaemonConfig& config)
     config_file_ = write_scratch(dir_ / "tapgate.toml", config_text(config, socket_, pin_dir_, policy_file_));
     for (const GuestEntry& guest : config.guests) {
         if (host_.run([&] { return ::if_nametoindex(guest.interface.c_str()); }) != 0)
-            expected_guests_.push_back(guest.name);
+            expected_guests_.insert(guest.name);
     }
     start();
 }
@@ -83,10 +83,14 @@ Daemon::~Daemon() {
         stop();
 }
 
-void Daemon::start() {
+void Daemon::launch() {
     std::vector<std::string> argv = launcher_;
     argv.insert(argv.end(), {daemon_program(), "--config", config_file_});
     process_.emplace(argv, &host_);
+}
+
+void Daemon::start() {
+    launch();
     // Sanitizers make loading the programs slow.
     if (!wait_until([this] { return !process_->running() || ready(); }, std::chrono::minutes(1)) ||
         !process_->running())
@@ -96,10 +100,16 @@ void Daemon::start() {
 bool Daemon::ready() const {
     if (::access(socket_.c_str(), F_OK) != 0)
         return false;
-    return std::ranges::all_of(expected_guests_, [this](const std::string& name) {
-        const Completed shown = run_program({cli_program(), "-j", "-s", socket_, "guest", "show", name});
-        return shown.exit_code == 0 && shown.out.find("\"attached\"") != std::string::npos;
-    });
+    const Completed shown = run_program({cli_program(), "-j", "-s", socket_, "guest", "show"});
+    if (shown.exit_code != 0)
+        return false;
+    std::set<std::string> attached;
+    const boost::json::value reply = boost::json::parse(shown.out);
+    for (const boost::json::value& guest : reply.at("guests").as_array()) {
+        if (guest.at("state").as_string() == "attached")
+            attached.emplace(guest.at("name").as_string());
+    }
+    return std::ranges::includes(attached, expected_guests_);
 }
 
 void Daemon::stop() {
@@ -112,7 +122,7 @@ void Daemon::stop() {
 
 void Daemon::kill() {
     process_->signal(SIGKILL);
-    EXPECT_EQ(process_->wait(kPatience), 128 + SIGKILL);
+    EXPECT_EQ(process_->wait(kPatience), 128 + SIGKILL) << log();
     EXPECT_FALSE(mentions_sanitizer(log())) << log();
     process_.reset();
 }

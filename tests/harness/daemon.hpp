@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -55,6 +56,8 @@ class Daemon {
     void kill();
     /// Starts it again after stop() or kill() with the same files, as the constructor does.
     void start();
+    /// As start(), but waits for nothing: for a kill() before it is ready.
+    void launch();
 
     /// Runs `tapgate -j ...`. A reply that is not one JSON object is a test failure.
     struct Reply {
@@ -107,7 +110,7 @@ class Daemon {
     std::string socket_;
     std::filesystem::path config_file_;
     std::filesystem::path policy_file_;
-    std::vector<std::string> expected_guests_;
+    std::set<std::string> expected_guests_;
     std::optional<Process> process_;
 };
 

@@ -44,11 +44,11 @@ int send_pattern(TcpStream& stream, std::uint64_t total) {
     return 0;
 }
 
-PatternResult receive_pattern(TcpStream& stream) {
+PatternResult receive_pattern(TcpStream& stream, std::chrono::milliseconds stall) {
     PatternResult result;
     std::string buffer(kChunk, '\0');
     for (;;) {
-        const long count = stream.receive_into(buffer, kStall);
+        const long count = stream.receive_into(buffer, stall);
         if (count <= 0) {
             result.end = count == 0 ? End::kFin : count == -ETIMEDOUT ? End::kNone : End::kReset;
             return result;

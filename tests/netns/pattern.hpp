@@ -3,6 +3,7 @@
 
 #include "harness/tcp_stream.hpp"
 
+#include <chrono>
 #include <cstdint>
 
 // Bulk data whose every byte is known: stronger than a hash, and the first wrong byte has a position.
@@ -17,7 +18,7 @@ struct PatternResult {
     End end = End::kNone;
 };
 
-/// Reads to the end of the stream and compares.
-PatternResult receive_pattern(TcpStream& stream);
+/// Reads to the end of the stream and compares; gives up when nothing comes for `stall`.
+PatternResult receive_pattern(TcpStream& stream, std::chrono::milliseconds stall = std::chrono::minutes(1));
 
 } // namespace tapgate::test
