@@ -18,7 +18,7 @@ namespace {
 
 Process start_unbound(const NetNs& ns, const std::vector<std::string>& zone) {
     std::string zones;
-    for (const std::string apex : {"test", "example"}) {
+    for (const std::string apex : {"test", "example", "com", "net"}) {
         std::string text = fmt::format("{0}. 300 IN SOA ns.{0}. root.{0}. 1 3600 600 86400 300\n"
                                        "{0}. 300 IN NS ns.{0}.\nns.{0}. 300 IN A 203.0.113.53\n",
                                        apex);

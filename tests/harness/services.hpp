@@ -10,8 +10,8 @@
 // Real programs of the test internet.
 namespace tapgate::test {
 
-/// unbound as the trusted resolver on 203.0.113.53 and 2001:db8:3::53, authoritative for `test.` and
-/// `example.`, answering before the constructor returns.
+/// unbound as the trusted resolver on 203.0.113.53 and 2001:db8:3::53, authoritative for `test.`, `example.`,
+/// `com.` and `net.`, answering before the constructor returns.
 class Resolver {
   public:
     /// `zone` are lines of a zone file with full names: "www.allowed.test. 60 IN A 203.0.113.10".
