@@ -12,7 +12,9 @@
 #include <iterator>
 #include <set>
 #include <sstream>
+#include <string_view>
 #include <system_error>
+#include <utility>
 
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -187,6 +189,90 @@ TEST_P(Observe, the_command_line_shows_the_same_metrics) {
 std::string content(const std::string& file) {
     std::ifstream stream(file);
     return {std::istreambuf_iterator<char>(stream), {}};
+}
+
+/// A Prometheus in the host's namespace, which scrapes the daemon and evaluates the alert rules.
+class Prometheus {
+  public:
+    explicit Prometheus(const NetNs& host)
+        : host_(host), process_({"prometheus", "--config.file", configuration(), "--storage.tsdb.path",
+                                 scratch_dir() / "tsdb", "--web.listen-address", "127.0.0.1:9090"},
+                                &host) {}
+
+    /// `data` of what its API answers; a test failure if that is an error.
+    [[nodiscard]] boost::json::value get(const std::string& path, const std::string& query = {}) const {
+        const Completed got = run_program({"curl", "-sS", "--get", "--data-urlencode", "query=" + query,
+                                           "http://127.0.0.1:9090/api/v1/" + path},
+                                          &host_);
+        boost::system::error_code error;
+        const boost::json::value answer = boost::json::parse(got.out, error);
+        const bool is_success = !error && answer.is_object() && is(answer.get_object(), "status", "success");
+        EXPECT_TRUE(is_success) << query << ": " << got.out << got.err << process_.err();
+        return is_success ? answer.at("data") : boost::json::value();
+    }
+
+    [[nodiscard]] bool is_ready() const {
+        return run_program({"curl", "-sf", "http://127.0.0.1:9090/-/ready"}, &host_).exit_code == 0;
+    }
+
+    /// Whether the expression, which has a value of its own for each series, has one.
+    [[nodiscard]] bool has(const std::string& query) const {
+        const boost::json::value found = get("query", query);
+        return found.is_object() && !found.at("result").as_array().empty();
+    }
+
+    [[nodiscard]] std::string log() const { return process_.err(); }
+
+  private:
+    static std::string configuration() {
+        return write_scratch("prometheus.yml",
+                             fmt::format("global: {{scrape_interval: 1s, evaluation_interval: 1s}}\n"
+                                         "rule_files: [{}]\n"
+                                         "scrape_configs: [{{job_name: tapgate, static_configs: "
+                                         "[{{targets: ['127.0.0.1:9664']}}]}}]\n",
+                                         TAPGATE_ALERTS));
+    }
+
+    const NetNs& host_;
+    Process process_;
+};
+
+/// An expression of the dashboard with what Grafana puts in the place of its variables.
+std::string as_asked_by_grafana(std::string expression) {
+    for (const auto& [variable, value] :
+         {std::pair<std::string_view, std::string_view>{"$__rate_interval", "1m"},
+          {"$instance", ".*"},
+          {"$guest", ".*"}})
+        for (std::size_t at = 0; (at = expression.find(variable)) != std::string::npos;)
+            expression.replace(at, variable.size(), value);
+    return expression;
+}
+
+TEST(Monitoring, prometheus_reads_the_metrics_the_alerts_and_the_dashboard) {
+    World world(DaemonConfig{}, {});
+    const Prometheus prometheus(world.topology.host());
+    ASSERT_TRUE(wait_until([&] { return prometheus.is_ready(); })) << prometheus.log();
+    EXPECT_TRUE(wait_until([&] { return prometheus.has("tapgate_guests{state=\"attached\"} == 1"); }))
+        << prometheus.log();
+
+    std::size_t alerts = 0;
+    EXPECT_TRUE(wait_until([&] {
+        const boost::json::value rules = prometheus.get("rules").at("groups").at(0).at("rules");
+        alerts = rules.as_array().size();
+        return std::ranges::all_of(rules.as_array(),
+                                   [](const auto& rule) { return is(rule.as_object(), "health", "ok"); });
+    })) << boost::json::serialize(prometheus.get("rules"));
+    EXPECT_GT(alerts, 10U);
+    const boost::json::value dashboard = boost::json::parse(content(TAPGATE_DASHBOARD));
+    for (const boost::json::value& panel : dashboard.at("panels").as_array())
+        for (const boost::json::value& target : panel.at("targets").as_array())
+            EXPECT_TRUE(
+                prometheus.get("query", as_asked_by_grafana(std::string(target.at("expr").as_string())))
+                    .is_object());
+
+    world.daemon.kill();
+    EXPECT_TRUE(wait_until([&] { return prometheus.has("ALERTS{alertname=\"TapgateDown\"}"); }))
+        << boost::json::serialize(prometheus.get("alerts"));
 }
 
 /// The objects in lines of JSON; a test failure if a line is none.
