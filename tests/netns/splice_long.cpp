@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A long run over the splice in the kernel, on wires that lose, double and delay. Not part of ctest: it moves
-// TAPGATE_LONG_BYTES (1 GiB) for each IP version, and prints what it has done.
+// TAPGATE_LONG_BYTES (1 GiB) for each IP version, with TAPGATE_LONG_ROUGH more slowly, and prints what it has
+// done.
 #include "bad_wire.skel.h"
 #include "harness/wait.hpp"
 #include "netns/pattern.hpp"
@@ -51,10 +52,18 @@ std::uint64_t wanted_bytes() {
     return wish == nullptr ? kGibibyte : std::strtoull(wish, nullptr, 10);
 }
 
+/// Segments of their own on the wire, none larger than the MTU, and ten times as many of them in trouble.
+bool is_rough() {
+    return std::getenv("TAPGATE_LONG_ROUGH") != nullptr;
+}
+
 /// The egress of an interface, through bad_wire.bpf.c.
 class BadWire {
   public:
     BadWire(const NetNs& ns, const std::string& interface) {
+        const std::uint32_t times = is_rough() ? 10 : 1;
+        if (is_rough())
+            must_run({"ip", "link", "set", "dev", interface, "gso_max_segs", "1"}, &ns);
         // The detour's delay is that of its queue.
         must_run({"ip", "link", "add", "detour0", "type", "veth", "peer", "name", "detour1"}, &ns);
         ip_batch(ns, "link set detour0 up\nlink set detour1 up\n");
@@ -66,9 +75,9 @@ class BadWire {
         const auto index = [&](const char* name) { return ns.run([&] { return ::if_nametoindex(name); }); };
         bpf_->rodata->wire_ifindex = index(interface.c_str());
         bpf_->rodata->detour_ifindex = index("detour0");
-        bpf_->rodata->lost_share = kLost;
-        bpf_->rodata->doubled_share = kDoubled;
-        bpf_->rodata->late_share = kLate;
+        bpf_->rodata->lost_share = kLost * times;
+        bpf_->rodata->doubled_share = kDoubled * times;
+        bpf_->rodata->late_share = kLate * times;
         if (bad_wire::load(bpf_.get()) != 0)
             throw std::runtime_error("bad_wire cannot be loaded");
         attach(ns, index(interface.c_str()), BPF_TC_EGRESS, bpf_->progs.wire);
@@ -160,6 +169,8 @@ bool bring_clock_near_its_end(const TcpStream& stream) {
     set(stream.fd(), TCP_REPAIR, TCP_REPAIR_ON);
     set(stream.fd(), TCP_TIMESTAMP, -3000); // milliseconds
     set(stream.fd(), TCP_REPAIR, TCP_REPAIR_OFF_NO_WP);
+    const int on = 1; // which TCP_REPAIR takes away: the next server would find the port in use
+    EXPECT_EQ(::setsockopt(stream.fd(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on), 0);
     return true;
 }
 
@@ -373,9 +384,9 @@ TEST_P(SpliceLong, mixed_streams_are_verbatim) {
     expect_served(connections);
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begun;
     std::cout << fmt::format(
-        "{}: {:.2f} GiB in {} connections, {:.0f} s; guest's wire: {}; server's wire: {}\n", family().name,
-        static_cast<double>(moved) / static_cast<double>(kGibibyte), connections.load(), took.count(),
-        bad_world().up.told(), bad_world().down.told());
+        "{}: {:.2f} GiB in {} connections, {:.0f} s; guest's wire so far: {}; server's wire: {}\n",
+        family().name, static_cast<double>(moved) / static_cast<double>(kGibibyte), connections.load(),
+        took.count(), bad_world().up.told(), bad_world().down.told());
     const boost::json::object status = world().daemon.ask({"status", "show"});
     std::cout << "not spliced by the kernel: " << boost::json::serialize(status.at("splice_refusals"))
               << '\n';
