@@ -120,7 +120,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, TG_POLICIES_MAX);
 	__type(key, __u32);
-	__type(value, __u64);
+	__type(value, struct tg_generation);
 } generations SEC(".maps");
 
 struct {

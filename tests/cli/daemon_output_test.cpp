@@ -84,8 +84,9 @@ constexpr auto kGuests = R"({"guests":[
 
 TEST(Output, status_show) {
     EXPECT_EQ(shown("status show",
-                    R"({"version":"0.1.0","pid":42,"uptime_seconds":3725,"kernel":"6.1.0","attach":"tcx",
-                        "splice":"uring","workers":2,"guests":1,"sessions":12,"policies":3,
+                    R"({"version":"0.1.0","pid":42,"state":"serving","uptime_seconds":3725,
+                        "kernel":"6.1.0","attach":"tcx","splice":"uring","workers":2,"guests":1,"sessions":12,
+                        "policies":3,
                         "upstreams":[{"address":"192.0.2.53:53","healthy":true},
                                      {"address":"[2001:db8::53]:53","healthy":false}],
                         "drops":[{"reason":"vlan","text":"VLAN tags are not accepted from guests","packets":9}],
@@ -94,6 +95,7 @@ TEST(Output, status_show) {
               R"(
 version      0.1.0
 pid          42
+state        serving
 uptime       1h02m
 kernel       6.1.0
 attach       tcx
@@ -180,6 +182,25 @@ TEST(Output, a_guest_that_could_not_be_attached_says_why) {
         shown("guest show", R"({"guests":[{"name":"a","state":"waiting","error":"no such link"}]})",
               {"guest", "show", "a"});
     EXPECT_NE(text.find("error: no such link\n"), std::string::npos) << text;
+}
+
+TEST(Output, daemon_reload) {
+    EXPECT_EQ(shown("daemon reload",
+                    R"({"file":"/etc/t.toml","dry_run":true,"changes":[
+                        {"setting":"timers.idle_s","before":"60","after":"90","live":true},
+                        {"setting":"daemon.workers","before":"2","after":"4","live":false},
+                        {"setting":"guest.tap1","before":"","after":"vm1 [192.0.2.3] policy web","live":true}]})",
+                    {"daemon", "reload", "--dry-run"}),
+              R"(
+/etc/t.toml: would change
+  SETTING         BEFORE  AFTER                       COUNTS
+  timers.idle_s   60      90                          now
+  daemon.workers  2       4                           after a restart
+  guest.tap1      -       vm1 [192.0.2.3] policy web  now
+)");
+    EXPECT_EQ(shown("daemon reload", R"({"file":"/etc/t.toml","dry_run":false,"changes":[]})",
+                    {"daemon", "reload"}),
+              "\n/etc/t.toml: nothing has changed\n");
 }
 
 TEST(Output, guest_del_and_dns_flush) {

@@ -25,7 +25,7 @@ TEST(Commands, each_has_a_unique_name_a_summary_and_something_to_run) {
         EXPECT_FALSE(entry.summary.ends_with('.')) << entry.name;
         EXPECT_NE(entry.run, nullptr);
     }
-    EXPECT_EQ(seen.size(), 24U);
+    EXPECT_EQ(seen.size(), 25U);
 }
 
 TEST(Commands, those_of_one_object_stand_together) {
@@ -101,9 +101,10 @@ TEST(Prefixes, a_whole_word_wins_over_a_longer_one) {
 }
 
 TEST(Prefixes, an_unknown_word_names_the_nearest_and_an_empty_one_is_no_prefix) {
-    EXPECT_EQ(find_command("geust", "show").error().message(),
-              "unknown object 'geust'; did you mean 'guest'? valid: status, guest, why, policy, flow, dns, "
-              "event, metric, top, feature");
+    EXPECT_EQ(
+        find_command("geust", "show").error().message(),
+        "unknown object 'geust'; did you mean 'guest'? valid: status, daemon, guest, why, policy, flow, dns, "
+        "event, metric, top, feature");
     EXPECT_EQ(
         find_command("guest", "remove").error().message().rfind("unknown command of 'guest' 'remove';", 0),
         0U);

@@ -31,10 +31,10 @@ std::string quoted_list(const std::vector<std::string>& words) {
 
 std::string config_text(const DaemonConfig& config, const std::string& socket, const std::string& pin_dir,
                         const std::filesystem::path& policy_file) {
-    std::string text =
-        fmt::format("[daemon]\ncontrol_socket = \"{}\"\npin_dir = \"{}\"\n{}\n"
-                    "[dns]\n{}\n[limits]\n{}\n[timers]\n{}\n[log]\n{}\n",
-                    socket, pin_dir, config.daemon, config.dns, config.limits, config.timers, config.log);
+    std::string text = fmt::format("[daemon]\ncontrol_socket = \"{}\"\npin_dir = \"{}\"\n{}\n"
+                                   "[dns]\n{}\n[limits]\n{}\n[timers]\ndrain_s = {}\n{}\n[log]\n{}\n",
+                                   socket, pin_dir, config.daemon, config.dns, config.limits,
+                                   config.drain_seconds, config.timers, config.log);
     for (const GuestEntry& guest : config.guests)
         text +=
             fmt::format("[[guest]]\nname = \"{}\"\ninterface = \"{}\"\naddresses = {}\npolicy = \"main\"\n",
@@ -113,11 +113,39 @@ bool Daemon::ready() const {
 }
 
 void Daemon::stop() {
-    const ExitCode code = process_->stop();
-    const std::string text = log();
-    EXPECT_TRUE(code == 0 && !mentions_sanitizer(text)) << "the daemon ended with code " << code << ":\n"
-                                                        << text;
+    process_->stop();
+    finish();
+}
+
+void Daemon::finish() {
+    expect_good_end(*process_);
     process_.reset();
+}
+
+void Daemon::take_over() {
+    predecessor_.emplace(std::move(*process_));
+    process_.emplace(std::vector<std::string>{daemon_program(), "--take-over", "--config", config_file_},
+                     &host_);
+    const auto serves = [this] {
+        const Completed shown = run_program({cli_program(), "-j", "-s", socket_, "status", "show"});
+        return shown.out.find(fmt::format("\"pid\":{},", pid())) != std::string::npos;
+    };
+    if (!wait_until([&] { return !process_->running() || serves(); }, std::chrono::minutes(2)) ||
+        !process_->running())
+        throw std::runtime_error("the daemon does not take over:\n" + process_->err());
+}
+
+void Daemon::finish_predecessor() {
+    expect_good_end(*predecessor_);
+    predecessor_.reset();
+}
+
+void Daemon::expect_good_end(Process& process) {
+    const std::optional<ExitCode> code = process.wait(kPatience);
+    const std::string text = process.err();
+    EXPECT_TRUE(code == 0 && !mentions_sanitizer(text))
+        << "the daemon ended with code " << code.value_or(-1) << ":\n"
+        << text;
 }
 
 void Daemon::kill() {

@@ -34,6 +34,7 @@ struct DaemonConfig {
     std::string dns = "upstreams = [\"203.0.113.53\", \"[2001:db8:3::53]:53\"]";
     std::string limits;
     std::string timers;
+    unsigned drain_seconds = 0;
     std::string log;
     std::vector<GuestEntry> guests = {GuestEntry{}};
     std::vector<std::string> launcher; ///< a program with its arguments that executes the daemon
@@ -52,6 +53,17 @@ class Daemon {
 
     /// SIGTERM. A test failure if it does not end with code 0, or if a sanitizer found something.
     void stop();
+
+    /// Sends it a signal, and no more.
+    void signal(int number) const { process_->signal(number); }
+
+    /// Waits for its end, which something else has brought about; the rest is as with stop().
+    void finish();
+    /// Starts another one that takes over from it, and is the one that all functions are about once this
+    /// returns. Throws as the constructor does.
+    void take_over();
+    /// Waits for the end of the one before; the rest is as with stop().
+    void finish_predecessor();
     /// SIGKILL: nothing is cleaned up.
     void kill();
     /// Starts it again after stop() or kill() with the same files, as the constructor does.
@@ -102,6 +114,7 @@ class Daemon {
 
   private:
     [[nodiscard]] bool ready() const;
+    static void expect_good_end(Process& process);
 
     const NetNs& host_;
     std::vector<std::string> launcher_;
@@ -112,6 +125,7 @@ class Daemon {
     std::filesystem::path policy_file_;
     std::set<std::string> expected_guests_;
     std::optional<Process> process_;
+    std::optional<Process> predecessor_;
 };
 
 /// Paths of the programs under test: those of this build, or of the directory $TAPGATE_PROGRAM_DIR.

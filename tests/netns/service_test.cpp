@@ -130,7 +130,8 @@ TEST_F(Service, the_manager_is_told_when_the_daemon_serves_lives_and_ends) {
     EXPECT_TRUE(manager.hears("WATCHDOG=1"));
     daemon.signal(SIGTERM);
     EXPECT_TRUE(manager.hears("STOPPING=1"));
-    // A second SIGTERM would end it before it has cleaned up.
+    EXPECT_EQ(manager.next(),
+              "EXTEND_TIMEOUT_USEC=25000000"); // the default drain time, and what the end takes
     EXPECT_EQ(daemon.wait(kPatience), 0) << daemon.err();
 }
 

@@ -342,7 +342,7 @@ TEST_F(DnsQueryTest, a_refusal_tells_the_operator_the_question) {
         std::vector<datapath::DropEvent> all;
         for (std::size_t before = 1; before != all.size();) {
             before = all.size();
-            (*events)->read([&all](const datapath::DropEvent& event) { all.push_back(event); });
+            (*events)->read({[&all](const datapath::DropEvent& event) { all.push_back(event); }, {}});
         }
         return all;
     };

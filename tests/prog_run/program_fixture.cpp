@@ -213,7 +213,7 @@ void Programs::set_policy(std::string_view text) const {
     const auto image =
         datapath::build_policy_image(policy::build_tables(**compiled), ++generation_, kHashKey);
     auto policies = datapath::Policies::open(map_fd("policies"), map_fd("generations"));
-    if (!image || !policies || !policies->install(kPolicySlot, *image))
+    if (!image || !policies || !policies->install(kPolicySlot, *image, 0))
         fail_with("install a policy");
     policy_ = text;
 }

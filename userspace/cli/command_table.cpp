@@ -21,6 +21,13 @@ const std::vector<Command>& commands() {
     static const std::vector<Command> table = {
         {"status", "show", "Show the daemon's state and what was dropped", {}, {}, status_show},
 
+        {"daemon",
+         "reload",
+         "Read the configuration again and put in force what can change without a restart",
+         {},
+         {{"--dry-run", "", "say what differs; change nothing"}},
+         daemon_reload},
+
         {"guest", "show", "List the guests, or show one in full", {{"NAME", false}}, {}, guest_show},
         {"guest",
          "add",

@@ -9,6 +9,7 @@ namespace tapgate::cli {
 
 // Asked of the daemon (daemon_commands.cpp).
 int status_show(Console& console, const Arguments& arguments);
+int daemon_reload(Console& console, const Arguments& arguments);
 int guest_show(Console& console, const Arguments& arguments);
 int guest_add(Console& console, const Arguments& arguments);
 int guest_del(Console& console, const Arguments& arguments);

@@ -105,6 +105,13 @@ int status_show(Console& console, const Arguments&) {
     return ask(console, "status show", {}, render_status);
 }
 
+int daemon_reload(Console& console, const Arguments& arguments) {
+    json::object args;
+    args["dry_run"] = arguments.has("--dry-run");
+    args["by"] = caller();
+    return ask(console, "daemon reload", args, render_reload);
+}
+
 int guest_show(Console& console, const Arguments& arguments) {
     json::object args;
     pass(arguments, "NAME", "name", args);

@@ -95,6 +95,15 @@ std::string denier(const json::object& object) {
     return fmt::format("{} (line {})", cell(object, "rule"), cell(object, "rule_line"));
 }
 
+/// "serving", or how long what is left may still take.
+std::string daemon_state(const json::object& status) {
+    const std::string state = cell(status, "state");
+    return cell(status, "drain_seconds") == "-"
+               ? state
+               : fmt::format("{}, {} sessions left, {}", state, cell(status, "sessions"),
+                             duration_cell(status, "drain_seconds"));
+}
+
 /// "relay"; of a flow that a newer policy denies "drain 12s" or "relay (denied)".
 std::string flow_state(const json::object& flow) {
     const std::string state = cell(flow, "state");
@@ -128,6 +137,7 @@ std::string render_status(const json::object& reply) {
     for (const auto& [label, shown] : std::initializer_list<std::pair<std::string_view, std::string>>{
              {"version", cell(reply, "version")},
              {"pid", cell(reply, "pid")},
+             {"state", daemon_state(reply)},
              {"uptime", duration_cell(reply, "uptime_seconds")},
              {"kernel", cell(reply, "kernel")},
              {"attach", cell(reply, "attach")},
@@ -139,6 +149,25 @@ std::string render_status(const json::object& reply) {
              {"events lost", cell(reply, "events_lost")}})
         facts_table.add({std::string(label), shown});
     return facts_table.text() + "resolvers:\n" + upstreams.text("  ") + splice_refusals(reply) + drops(reply);
+}
+
+std::string render_reload(const json::object& reply) {
+    static constexpr Column kColumns[] = {
+        {"SETTING", [](const json::object& row) { return cell(row, "setting"); }},
+        {"BEFORE", [](const json::object& row) { return cell(row, "before"); }},
+        {"AFTER", [](const json::object& row) { return cell(row, "after"); }},
+        {"COUNTS",
+         [](const json::object& row) {
+             return std::string(cell(row, "live") == "true" ? "now" : "after a restart");
+         }},
+    };
+    const json::array& changes = list(reply, "changes");
+    const std::string file = cell(reply, "file");
+    if (changes.empty())
+        return fmt::format("{}: nothing has changed\n", file);
+    const bool dry_run = cell(reply, "dry_run") == "true";
+    return fmt::format("{}: {}\n", file, dry_run ? "would change" : "changed") +
+           columns(changes, kColumns, "  ");
 }
 
 std::string render_guests(const json::object& reply) {

@@ -17,6 +17,7 @@ namespace tapgate::cli {
 /// One element of `policies` in full, with its rules if they are there.
 [[nodiscard]] std::string render_policy(const boost::json::object& policy);
 /// What a load or rollback has done, or would do, and to which live flows.
+[[nodiscard]] std::string render_reload(const boost::json::object& reply);
 [[nodiscard]] std::string render_load(const boost::json::object& reply);
 [[nodiscard]] std::string render_history(const boost::json::object& reply);
 [[nodiscard]] std::string render_flows(const boost::json::object& reply);

@@ -410,11 +410,15 @@ void Server::publish(const json::object& event) {
         connection->offer(event, line);
 }
 
-void Server::stop() {
+void Server::stop_accepting() {
     boost::system::error_code ignored;
     state_->acceptor.close(ignored);
     state_->accept_pause.cancel();
     state_->listener.reset();
+}
+
+void Server::stop() {
+    stop_accepting();
     for (const auto& connection : state_->connections)
         connection->close();
     state_->connections.clear();

@@ -68,6 +68,9 @@ class Server {
     /// Sends `event` to the monitors. Never blocks.
     void publish(const boost::json::object& event);
 
+    /// Takes no further connection and removes the socket file; those that are there go on.
+    void stop_accepting();
+
     /// Closes all connections and removes the socket file. Further calls do nothing.
     void stop();
 

@@ -141,9 +141,7 @@ Reply status_show(Daemon& daemon, const json::object& args) {
     ::uname(&kernel);
     std::set<Endpoint> sick;
     std::vector<Endpoint> upstreams;
-    std::size_t sessions = 0;
     for (const auto& worker : daemon.workers()) {
-        sessions += worker->flows().size();
         upstreams.clear();
         for (const auto& status : worker->upstream_status()) {
             upstreams.push_back(status.endpoint);
@@ -161,6 +159,12 @@ Reply status_show(Daemon& daemon, const json::object& args) {
     json::object reply;
     reply["version"] = version();
     reply["pid"] = ::getpid();
+    const auto drain_deadline = daemon.drain_deadline();
+    reply["state"] = drain_deadline ? "draining" : "serving";
+    if (drain_deadline)
+        reply["drain_seconds"] = std::chrono::duration_cast<std::chrono::seconds>(
+                                     *drain_deadline - std::chrono::steady_clock::now())
+                                     .count();
     reply["uptime_seconds"] =
         std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now() - daemon.started())
             .count();
@@ -170,7 +174,7 @@ Reply status_show(Daemon& daemon, const json::object& args) {
     reply["splice_refusals"] = splice_refusals_json(daemon);
     reply["workers"] = daemon.workers().size();
     reply["guests"] = daemon.guests().attached().size();
-    reply["sessions"] = sessions;
+    reply["sessions"] = daemon.session_count();
     reply["policies"] = daemon.policies().all().size();
     reply["upstreams"] = std::move(upstreams_json);
     reply["drops"] = drops_json(daemon.datapath().drops(std::nullopt));
@@ -228,12 +232,8 @@ Reply guest_add(Daemon& daemon, const json::object& args) {
     const auto config = make_guest(fields);
     if (!config)
         return fail(config.error());
-    const bool present = std::ranges::any_of(
-        daemon.links().links(), [&](const net::Link& link) { return config->matches(link.name); });
-    if (!present && !config->is_glob())
-        return fail(
-            ErrorCode::kNotFound,
-            fmt::format("there is no interface {}; create it first, or give a glob", config->interface));
+    if (const auto present = check_present(*config, daemon.links()); !present)
+        return fail(present.error());
     if (const auto declared = daemon.guests().declare(*config); !declared)
         return fail(declared.error());
     const auto reconciled = daemon.guests().reconcile(daemon.links());
@@ -474,6 +474,8 @@ Reply dns_flush(Daemon& daemon, const json::object& args) {
 
 void add_command(control::Server& server, Daemon& daemon, const char* name, Command command) {
     server.add(name, [&daemon, command](json::object args) -> boost::asio::awaitable<Reply> {
+        if (daemon.is_handed_over())
+            co_return fail(ErrorCode::kUnavailable, "another daemon takes over; try again");
         co_return command(daemon, args);
     });
 }
@@ -495,6 +497,8 @@ void add_commands(control::Server& server, Daemon& daemon, std::optional<gid_t> 
     add("dns flush", dns_flush);
     add_event_commands(server, daemon);
     add_policy_commands(server, daemon);
+    add_hand_over_commands(server, daemon);
+    add_reload_command(server, daemon);
     add_why_command(server, daemon);
 }
 

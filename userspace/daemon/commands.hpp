@@ -25,6 +25,10 @@ void add_commands(control::Server& server, Daemon& daemon, std::optional<gid_t> 
 void add_event_commands(control::Server& server, Daemon& daemon);
 /// Those about policies among them (policy_commands.cpp).
 void add_policy_commands(control::Server& server, Daemon& daemon);
+/// What a daemon that takes over asks (hand_over.cpp).
+void add_hand_over_commands(control::Server& server, Daemon& daemon);
+/// `daemon reload` (reload.cpp).
+void add_reload_command(control::Server& server, Daemon& daemon);
 /// `why` (why_command.cpp).
 void add_why_command(control::Server& server, Daemon& daemon);
 

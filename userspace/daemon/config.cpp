@@ -488,6 +488,7 @@ Read<void> read_timers(const DocumentNode& node, TimerSettings& timers) {
                              number_field("idle_s", timers.idle, 1, kMonth),
                              number_field("half_closed_s", timers.half_closed, 1, kMonth),
                              number_field("dns_idle_ms", timers.dns_idle, 100, 600'000),
+                             number_field("drain_s", timers.drain, 0, 3600),
                              number_field("peek_bytes", timers.peek_bytes, 1024, 262'144)});
 }
 

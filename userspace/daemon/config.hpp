@@ -63,6 +63,8 @@ struct LimitSettings {
     std::uint32_t dns_in_flight = 512;
     /// TCP connections that carry DNS queries.
     std::uint32_t dns_connections = 16;
+
+    bool operator==(const LimitSettings&) const = default;
 };
 
 struct TimerSettings {
@@ -76,6 +78,8 @@ struct TimerSettings {
     std::chrono::seconds half_closed{300};
     /// A guest's DNS connection with nothing in flight is closed after it.
     std::chrono::milliseconds dns_idle{10000};
+    /// How long sessions may go on once the daemon was told to stop; 0: not at all.
+    std::chrono::seconds drain{10};
     /// The most a guest may send before its first flight has to be complete.
     std::size_t peek_bytes = 65536;
 };
@@ -99,6 +103,8 @@ struct GuestConfig {
     [[nodiscard]] bool matches(std::string_view interface_name) const;
     /// The name of the guest on that interface: `name` with each "%i" replaced.
     [[nodiscard]] std::string name_on(std::string_view interface_name) const;
+
+    bool operator==(const GuestConfig&) const = default;
 };
 
 struct PolicyConfig {

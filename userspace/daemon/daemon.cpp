@@ -2,6 +2,7 @@
 #include "daemon/daemon.hpp"
 
 #include "base/log.hpp"
+#include "base/log_sink.hpp"
 #include "control/unix_listener.hpp"
 #include "daemon/commands.hpp"
 #include "daemon/flow_syslog.hpp"
@@ -11,10 +12,8 @@
 #include "policy/remedy.hpp"
 #include "proxy/dns_upstreams.hpp"
 
-#include <boost/asio/signal_set.hpp>
-
 #include <algorithm>
-#include <csignal>
+#include <cstring>
 #include <filesystem>
 
 #include <grp.h>
@@ -30,7 +29,10 @@ namespace {
 constexpr std::chrono::seconds kTick{1};
 /// Routes change in bursts.
 constexpr std::chrono::milliseconds kRoutePause{250};
+/// How often it is looked whether sessions are left, while draining.
+constexpr std::chrono::milliseconds kDrainStep{100};
 constexpr std::size_t kMaxResolvConfBytes = 65536;
+constexpr std::size_t kMaxConfigFileBytes = std::size_t{4} << 20U;
 
 /// As many descriptors as we may have: each session takes two.
 void raise_descriptor_limit() {
@@ -51,11 +53,25 @@ Result<net::RawTcp> open_raw_tcp() {
 
 } // namespace
 
-Daemon::Daemon(const Config& config) : config_(config) {}
+void set_log(const LogSettings& settings) {
+    spdlog::set_level(spdlog::level::from_str(settings.level));
+    spdlog::set_formatter(make_log_formatter(settings.format, stderr_is_journal()));
+}
 
-Result<std::unique_ptr<Daemon>> Daemon::start(const Config& config) {
-    std::unique_ptr<Daemon> daemon(new Daemon(config));
-    if (const auto started = daemon->start_parts(); !started) {
+Result<Config> load_config(const std::string& file) {
+    const auto text = read_file(file, kMaxConfigFileBytes);
+    if (!text)
+        return fail(text.error());
+    return parse_config(*text, file);
+}
+
+Daemon::Daemon(const Config& config, std::string config_file)
+    : config_(config), config_file_(std::move(config_file)) {}
+
+Result<std::unique_ptr<Daemon>> Daemon::start(const Config& config, const std::string& config_file,
+                                              bool take_over) {
+    std::unique_ptr<Daemon> daemon(new Daemon(config, config_file));
+    if (const auto started = daemon->start_parts(take_over); !started) {
         if (daemon->guests_)
             daemon->guests_->undo_attachments();
         return fail(started.error());
@@ -68,11 +84,20 @@ Daemon::~Daemon() {
     context_.stop();
 }
 
-Result<void> Daemon::start_parts() {
+Result<void> Daemon::start_parts(bool take_over) {
     raise_descriptor_limit();
+    std::optional<Predecessor> predecessor;
+    if (take_over) {
+        auto found = Predecessor::find(config_);
+        if (!found)
+            return fail(found.error());
+        predecessor = std::move(*found);
+        if (!predecessor)
+            spdlog::info("there is no daemon to take over from");
+    }
     if (const auto opened = open_flow_logs(); !opened)
         return opened;
-    const auto prepared = prepare_policies();
+    const auto prepared = prepare_policies(predecessor ? &*predecessor : nullptr);
     if (!prepared)
         return fail(prepared.error());
     auto links = net::LinkMonitor::open();
@@ -88,6 +113,8 @@ Result<void> Daemon::start_parts() {
     settings.workers = config_.daemon.workers;
     settings.min_ttl = config_.dns.min_ttl;
     settings.max_ttl = config_.dns.max_ttl;
+    if (predecessor)
+        settings.hand_over = [&predecessor] { return predecessor->hand_over(); };
     auto datapath = datapath::Datapath::open(settings);
     if (!datapath)
         return fail(datapath.error());
@@ -119,9 +146,12 @@ Result<void> Daemon::start_parts() {
     if (!steering)
         return fail(steering.error());
     steering_ = std::move(*steering);
-    if (const auto attached = attach_guests(); !attached)
+    if (const auto attached = attach_guests(predecessor ? &*predecessor : nullptr); !attached)
         return attached;
     adopt_splices();
+    // Not before the workers know the guests.
+    if (const auto steered = steer_to_workers(); !steered)
+        return steered;
     loader_ = std::make_unique<PolicyLoader>(*policies_, *guests_, workers_,
                                              [this](const boost::json::object& event) { publish(event); });
     for (const PreparedPolicy& policy : *prepared)
@@ -189,9 +219,20 @@ Result<void> Daemon::enter_sandbox_if_wanted() const {
     return {};
 }
 
-Result<std::vector<PreparedPolicy>> Daemon::prepare_policies() const {
+Result<std::vector<PreparedPolicy>> Daemon::prepare_policies(const Predecessor* predecessor) const {
     std::vector<PreparedPolicy> all;
+    if (predecessor != nullptr) {
+        for (const PolicyInForce& policy : predecessor->policies()) {
+            auto prepared = prepare_policy(config_.groups, policy.name,
+                                           std::make_shared<const std::string>(policy.text), policy.file);
+            if (!prepared)
+                return fail(prepared.error());
+            all.push_back(std::move(*prepared));
+        }
+    }
     for (const PolicyConfig& policy : config_.policies) {
+        if (std::ranges::find(all, policy.name, &PreparedPolicy::name) != all.end())
+            continue;
         auto prepared = prepare_policy_file(config_.groups, policy.name, policy.file);
         if (!prepared)
             return fail(prepared.error());
@@ -214,53 +255,40 @@ Result<void> Daemon::watch_policies() {
         return fail(watch.error());
     watcher_ =
         std::make_unique<PolicyWatcher>(context_, std::move(*watch), config_.groups, *policies_, *loader_);
-    for (const PolicyConfig& policy : config_.policies) {
-        if (policy.watch)
-            watcher_->add(policy.name, policy.file);
-    }
+    watcher_->watch(config_.policies);
     return {};
 }
 
 Result<void> Daemon::check_interfaces() const {
     for (const GuestConfig& guest : config_.guests) {
-        const bool present = std::ranges::any_of(
-            links_->links(), [&](const net::Link& link) { return guest.matches(link.name); });
-        if (!present && !guest.is_glob())
-            return fail(
-                ErrorCode::kNotFound,
-                fmt::format("guest {}: there is no interface {}; create it first, or declare the guest "
-                            "with a glob (such as \"{}*\"), which waits for it",
-                            guest.name, guest.interface, guest.interface));
+        if (auto present = check_present(guest, *links_); !present)
+            return present;
     }
     return {};
 }
 
+proxy::WorkerSettings Daemon::worker_settings() const {
+    proxy::WorkerSettings settings;
+    settings.count = config_.daemon.workers;
+    settings.session.peek_timeout = config_.timers.peek;
+    settings.session.peek_bytes = config_.timers.peek_bytes;
+    settings.session.server_first = config_.timers.server_first;
+    settings.session.connect_timeout = config_.timers.connect;
+    settings.session.idle_timeout = config_.timers.idle;
+    settings.session.half_closed_timeout = config_.timers.half_closed;
+    settings.dns_timeout = config_.dns.timeout;
+    settings.dns_idle = config_.timers.dns_idle;
+    settings.session.splice = config_.daemon.splice;
+    return settings;
+}
+
 Result<void> Daemon::start_workers() {
     for (unsigned index = 0; index < config_.daemon.workers; ++index) {
-        proxy::WorkerSettings settings;
+        proxy::WorkerSettings settings = worker_settings();
         settings.index = index;
-        settings.count = config_.daemon.workers;
-        settings.session.peek_timeout = config_.timers.peek;
-        settings.session.peek_bytes = config_.timers.peek_bytes;
-        settings.session.server_first = config_.timers.server_first;
-        settings.session.connect_timeout = config_.timers.connect;
-        settings.session.idle_timeout = config_.timers.idle;
-        settings.session.half_closed_timeout = config_.timers.half_closed;
-        settings.dns_timeout = config_.dns.timeout;
-        settings.dns_idle = config_.timers.dns_idle;
-        settings.session.splice = config_.daemon.splice;
         auto worker = proxy::Worker::create(settings, *kernel_, *events_, *splices_, raw_tcp_);
         if (!worker)
             return fail(worker.error());
-        const proxy::Listeners& listeners = (*worker)->listeners();
-        const std::pair<tg_listener_kind, int> sockets[] = {{TG_LISTENER_TCP4, listeners.tcp4.get()},
-                                                            {TG_LISTENER_TCP6, listeners.tcp6.get()},
-                                                            {TG_LISTENER_DNS4, listeners.dns4.get()},
-                                                            {TG_LISTENER_DNS6, listeners.dns6.get()}};
-        for (const auto& [kind, fd] : sockets) {
-            if (const auto set = datapath_->set_listener(index, kind, fd); !set)
-                return set;
-        }
         (*worker)->start();
         workers_.push_back(std::move(*worker));
     }
@@ -270,11 +298,33 @@ Result<void> Daemon::start_workers() {
     return {};
 }
 
-Result<void> Daemon::attach_guests() {
+Result<void> Daemon::steer_to_workers() {
+    for (unsigned index = 0; index < workers_.size(); ++index) {
+        const proxy::Listeners& listeners = workers_[index]->listeners();
+        const std::pair<tg_listener_kind, int> sockets[] = {{TG_LISTENER_TCP4, listeners.tcp4.get()},
+                                                            {TG_LISTENER_TCP6, listeners.tcp6.get()},
+                                                            {TG_LISTENER_DNS4, listeners.dns4.get()},
+                                                            {TG_LISTENER_DNS6, listeners.dns6.get()}};
+        for (const auto& [kind, fd] : sockets) {
+            if (const auto set = datapath_->set_listener(index, kind, fd); !set)
+                return set;
+        }
+    }
+    return {};
+}
+
+Result<void> Daemon::attach_guests(const Predecessor* predecessor) {
     guests_ = std::make_unique<GuestRegistry>(config_.limits, *datapath_, *policies_, workers_);
     for (const GuestConfig& guest : config_.guests) {
         if (auto declared = guests_->declare(guest); !declared)
             return declared;
+    }
+    if (predecessor != nullptr) {
+        for (const GuestConfig& guest : predecessor->guests()) {
+            if (auto declared = guests_->declare(guest); !declared)
+                spdlog::warn("a guest that was added by command is forgotten: {}",
+                             declared.error().message());
+        }
     }
     if (auto shared = share_host_addresses(); !shared)
         return shared;
@@ -301,22 +351,16 @@ void Daemon::adopt_splices() {
     if (adopted != 0)
         spdlog::info("{} spliced connections of an earlier daemon go on", adopted);
     if (ended != 0)
-        spdlog::warn("{} spliced connections of an earlier daemon have ended: their guest is none any more, "
-                     "or the splice "
-                     "in the kernel is not to be had",
-                     ended);
+        spdlog::warn(
+            "{} spliced connections of an earlier daemon have ended: their guest is none any more, or the "
+            "splice in the kernel is not to be had",
+            ended);
 }
 
-void Daemon::run() {
-    asio::signal_set signals(context_, SIGTERM, SIGINT);
-    signals.async_wait([this](const boost::system::error_code& error, int number) {
-        if (error)
-            return;
-        spdlog::info("stopping: {}", ::strsignal(number));
-        context_.stop();
-    });
+bool Daemon::run() {
     link_socket_ = std::make_unique<asio::posix::stream_descriptor>(context_, ::dup(links_->fd()));
     drop_events_ = std::make_unique<asio::posix::stream_descriptor>(context_, ::dup(datapath_->event_fd()));
+    net::spawn(context_.get_executor(), "signals", follow_signals());
     net::spawn(context_.get_executor(), "links", follow_links());
     net::spawn(context_.get_executor(), "drop events", follow_drops());
     net::spawn(context_.get_executor(), "routes", follow_routes());
@@ -326,9 +370,72 @@ void Daemon::run() {
                  workers_.front()->carriers().name(config_.daemon.splice), datapath_->attach_kind());
     service_manager_.ready();
     context_.run();
-    service_manager_.stopping();
+    if (!is_handed_over_)
+        leave_splices();
     // Monitors are told by the close; no command runs any more.
     control_->stop();
+    return !has_failed_;
+}
+
+asio::awaitable<void> Daemon::follow_signals() {
+    for (;;) {
+        const auto [error, number] = co_await signals_.async_wait(net::kAsTuple);
+        if (error)
+            co_return;
+        if (number == SIGHUP && is_handed_over_)
+            continue;
+        if (number == SIGHUP) {
+            if (const auto reloaded = reload(false, "SIGHUP"); !reloaded)
+                spdlog::error("reload: nothing has changed: {}", reloaded.error().message());
+            continue;
+        }
+        if (drain_deadline_) {
+            spdlog::info("stopped ({} again): {} sessions are reset", ::strsignal(number), session_count());
+            context_.stop();
+            co_return;
+        }
+        net::spawn(context_.get_executor(), "drain", drain(::strsignal(number)));
+    }
+}
+
+asio::awaitable<void> Daemon::drain(std::string reason) {
+    const std::chrono::seconds time = config_.timers.drain;
+    drain_deadline_ = std::chrono::steady_clock::now() + time;
+    service_manager_.stopping(time + kStopTime);
+    // If that fails, new connections are still judged, and reset at the end.
+    if (const auto withdrawn = datapath_->withdraw_listeners(); !withdrawn)
+        spdlog::error("{}", withdrawn.error().message());
+    spdlog::info("stopping ({}): {} sessions have {} s to end", reason, session_count(), time.count());
+    asio::steady_timer pause(context_);
+    for (;;) {
+        // Now, and later those whose first flight was still to be acknowledged.
+        leave_splices();
+        if (session_count() == 0 || std::chrono::steady_clock::now() >= *drain_deadline_)
+            break;
+        pause.expires_at(std::min(*drain_deadline_, std::chrono::steady_clock::now() + kDrainStep));
+        co_await pause.async_wait(net::kAsTuple);
+    }
+    end_drain();
+}
+
+void Daemon::end_drain() {
+    const std::size_t left = session_count();
+    spdlog::info("stopped: {}", left == 0
+                                    ? "no session is left"
+                                    : fmt::format("the drain time is over, {} sessions are reset", left));
+    context_.stop();
+}
+
+void Daemon::leave_splices() {
+    for (const auto& worker : workers_)
+        worker->leave_splices();
+}
+
+std::size_t Daemon::session_count() const {
+    std::size_t count = 0;
+    for (const auto& worker : workers_)
+        count += worker->session_count();
+    return count;
 }
 
 asio::awaitable<void> Daemon::follow_links() {
@@ -446,10 +553,12 @@ asio::awaitable<void> Daemon::tick() {
         const auto [error] = co_await tick_timer_.async_wait(net::kAsTuple);
         if (error)
             co_return;
-        datapath_->sweep();
         refresh_upstreams();
-        watcher_->restore();
         take_pulse();
+        if (is_handed_over_)
+            continue;
+        datapath_->sweep();
+        watcher_->restore();
         tell_lost_events();
     }
 }

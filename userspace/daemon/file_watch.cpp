@@ -36,6 +36,8 @@ Result<FileWatch> FileWatch::open() {
 }
 
 void FileWatch::add(const std::string& path) {
+    if (std::ranges::find(files_, path, &File::path) != files_.end())
+        return;
     const std::filesystem::path whole(path);
     const std::string directory = whole.has_parent_path() ? whole.parent_path().string() : ".";
     files_.push_back({path, directory, whole.filename().string(), -1});

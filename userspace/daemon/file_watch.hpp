@@ -21,7 +21,8 @@ class FileWatch {
   public:
     static Result<FileWatch> open();
 
-    /// Watches `path` from now on. Its directory may be missing for now, see restore().
+    /// Watches `path` from now on, if it does not already. Its directory may be missing for now, see
+    /// restore().
     void add(const std::string& path);
 
     /// Polls readable when read_changes() has something to do.

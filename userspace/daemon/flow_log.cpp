@@ -68,7 +68,7 @@ void FlowFile::rotate() {
 
 Result<void> FlowFile::append(const std::string& record) {
     const std::string line = record + "\n";
-    const auto is_full = [&] { return size_ != 0 && size_ + line.size() > settings_.bytes; };
+    const auto is_full = [&] { return rotates() && size_ != 0 && size_ + line.size() > settings_.bytes; };
     if (file_ && is_full())
         rotate();
     if (!file_) {

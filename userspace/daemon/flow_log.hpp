@@ -35,15 +35,21 @@ class FlowLog {
     /// Records that were not written.
     [[nodiscard]] std::uint64_t failures() const { return failures_; }
 
+    /// For a file that another process rotates from now on.
+    void stop_rotating() { rotates_ = false; }
+
   protected:
     /// Counts records that were lost after append() had taken them.
     void count_lost(std::uint64_t records, const Error& error);
+
+    [[nodiscard]] bool rotates() const { return rotates_; }
 
   private:
     virtual Result<void> append(const std::string& record) = 0;
 
     std::uint64_t failures_ = 0;
     bool is_failing_ = false;
+    bool rotates_ = true;
 };
 
 /// Records as lines of a file that makes room for a fresh one before it grows beyond its size. Each is

@@ -66,13 +66,56 @@ Result<void> GuestRegistry::remove(const std::string& name) {
     return {};
 }
 
+Result<void> check_present(const GuestConfig& guest, const net::LinkMonitor& links) {
+    const bool present =
+        std::ranges::any_of(links.links(), [&](const net::Link& link) { return guest.matches(link.name); });
+    if (present || guest.is_glob())
+        return {};
+    return fail(
+        ErrorCode::kNotFound,
+        fmt::format("guest {}: there is no interface {}; create it first, or declare the guest with a "
+                    "glob (such as \"{}*\"), which waits for it",
+                    guest.name, guest.interface, guest.interface));
+}
+
+Result<void> GuestRegistry::check_redeclare(const std::vector<GuestConfig>& before,
+                                            const std::vector<GuestConfig>& after,
+                                            const net::LinkMonitor& links) const {
+    for (const GuestConfig& guest : after) {
+        for (const Declared& other : declared_) {
+            if (std::ranges::find(before, other.config) != before.end())
+                continue;
+            if (auto distinct = check_distinct(guest, other.config); !distinct)
+                return distinct;
+        }
+        if (std::ranges::find(before, guest.interface, &GuestConfig::interface) != before.end())
+            continue;
+        if (auto present = check_present(guest, links); !present)
+            return present;
+    }
+    return {};
+}
+
+void GuestRegistry::redeclare(const std::vector<GuestConfig>& before, const std::vector<GuestConfig>& after,
+                              const LimitSettings& limits) {
+    std::vector<Declared> declared;
+    for (const GuestConfig& guest : after)
+        declared.push_back({guest, {}});
+    for (Declared& other : declared_) {
+        if (std::ranges::find(before, other.config) == before.end())
+            declared.push_back(std::move(other));
+    }
+    declared_ = std::move(declared);
+    limits_ = limits;
+}
+
 Result<void> GuestRegistry::reconcile(const net::LinkMonitor& links) {
     std::vector<unsigned> gone;
     for (const auto& [ifindex, attached] : attached_) {
         const bool still_there = std::ranges::any_of(links.links(), [&](const net::Link& link) {
             return link.ifindex == ifindex && link.name == attached.interface;
         });
-        if (!still_there)
+        if (!still_there || declaration_for(attached.interface) == nullptr)
             gone.push_back(ifindex);
     }
     for (const unsigned ifindex : gone)
@@ -85,7 +128,8 @@ Result<void> GuestRegistry::reconcile(const net::LinkMonitor& links) {
             continue;
         std::vector<IpAddress> gateways = gateways_of(declared->config, link, links);
         const auto known = attached_.find(link.ifindex);
-        if (known != attached_.end() && known->second.guest.gateways == gateways)
+        if (known != attached_.end() && known->second.guest.gateways == gateways &&
+            known->second.declaration == declared->config && known->second.limits == limits_)
             continue;
         const auto attached = attach(link, declared->config, std::move(gateways));
         if (attached) {
@@ -132,13 +176,17 @@ Result<void> GuestRegistry::attach(const net::Link& link, const GuestConfig& con
         fresh_.push_back(link.ifindex);
 
     const auto before = attached_.find(link.ifindex);
-    if (before != attached_.end() && before->second.guest.id != *id) {
+    // Its live connections were judged by the policy that it had.
+    if (before != attached_.end() &&
+        (before->second.guest.id != *id || before->second.guest.policy->name != config.policy)) {
         for (const auto& worker : workers_)
             worker->remove_guest(before->second.guest.id);
     }
     Attached& attached = attached_[link.ifindex];
     attached.ifindex = link.ifindex;
     attached.interface = link.name;
+    attached.declaration = config;
+    attached.limits = limits_;
     attached.guest.id = *id;
     attached.guest.name = config.name_on(link.name);
     attached.guest.ifindex = link.ifindex;
@@ -169,6 +217,18 @@ void GuestRegistry::detach(unsigned ifindex) {
                  ifindex);
     attached_.erase(found);
     std::erase(fresh_, ifindex);
+}
+
+void GuestRegistry::drop_outdated() {
+    std::erase_if(attached_, [this](const auto& entry) {
+        const proxy::Guest& guest = entry.second.guest;
+        if (datapath_.is_judged_by(entry.first, guest.id, guest.policy->generation))
+            return false;
+        spdlog::info("guest {} is under another policy by now: its connections are reset", guest.name);
+        for (const auto& worker : workers_)
+            worker->remove_guest(guest.id);
+        return true;
+    });
 }
 
 void GuestRegistry::policy_changed(const std::string& name) {

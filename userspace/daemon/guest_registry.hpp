@@ -28,6 +28,8 @@ class GuestRegistry {
         unsigned ifindex = 0;
         std::string interface;
         proxy::Guest guest;
+        GuestConfig declaration; ///< by which it was attached, as were `limits`
+        LimitSettings limits;
     };
 
     struct Declared {
@@ -44,14 +46,29 @@ class GuestRegistry {
     /// Detaches what belongs to the declaration of that name and forgets it. kNotFound.
     Result<void> remove(const std::string& name);
 
-    /// Brings attachments in line with the links and addresses that exist now: attaches declared guests whose
-    /// interface is there, detaches those whose interface is gone or was renamed, and follows changes of
-    /// gateway addresses. The first failure is returned after everything was tried; each is kept in
-    /// Declared::error until it is gone.
+    /// Whether redeclare() is possible: kExists if a guest would collide with one that was declared besides,
+    /// kNotFound if a new one names an interface that is not there.
+    [[nodiscard]] Result<void> check_redeclare(const std::vector<GuestConfig>& before,
+                                               const std::vector<GuestConfig>& after,
+                                               const net::LinkMonitor& links) const;
+    /// Puts the declarations `after` in the place of `before`, those of the configuration; what was declared
+    /// besides stays. Attachments follow with the next reconcile().
+    void redeclare(const std::vector<GuestConfig>& before, const std::vector<GuestConfig>& after,
+                   const LimitSettings& limits);
+
+    /// Brings attachments in line with the declarations, and with the links and addresses that exist now:
+    /// attaches declared guests whose interface is there, detaches those that are declared no more or whose
+    /// interface is gone or was renamed, and follows changes of declarations, limits and gateway addresses. A
+    /// guest that gets another policy loses its connections. The first failure is returned after everything
+    /// was tried; each is kept in Declared::error until it is gone.
     Result<void> reconcile(const net::LinkMonitor& links);
 
     /// The link of that index is gone, even if another one has its index by now: its guest is detached.
     void link_removed(unsigned ifindex) { detach(ifindex); }
+
+    /// Forgets the guests that the kernel judges by another generation than the one they have here, or not at
+    /// all any more, and resets their sessions; for when another daemon rules.
+    void drop_outdated();
 
     /// Takes note of the generation in force of policy `name` for every guest that uses it. The workers are
     /// told by PolicyLoader.
@@ -81,5 +98,8 @@ class GuestRegistry {
     std::map<unsigned, Attached> attached_;
     std::vector<unsigned> fresh_; // attached by this process, not adopted
 };
+
+/// kNotFound, with what to do, for a guest on one interface that is not there.
+[[nodiscard]] Result<void> check_present(const GuestConfig& guest, const net::LinkMonitor& links);
 
 } // namespace tapgate::daemon

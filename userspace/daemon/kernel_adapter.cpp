@@ -101,8 +101,8 @@ void KernelAdapter::count_refusal(unsigned ifindex, proxy::Refusal refusal) {
     datapath_.count_drop(ifindex == 0 ? std::nullopt : std::optional(ifindex), reason_of(refusal));
 }
 
-Result<void> KernelAdapter::install(const proxy::PolicyGeneration& policy) {
-    return datapath_.install_policy(policy.name, *policy.compiled, policy.generation);
+Result<std::uint64_t> KernelAdapter::install(const proxy::PolicyGeneration& policy, std::string_view text) {
+    return datapath_.install_policy(policy.name, *policy.compiled, text, policy.generation);
 }
 
 } // namespace tapgate::daemon

@@ -35,7 +35,7 @@ class KernelAdapter final : public proxy::KernelState, public PolicyInstaller {
     void keep_binding(proxy::GuestId guest, const IpAddress& address, std::string_view name,
                       BootClock::time_point until) override;
     void count_refusal(unsigned ifindex, proxy::Refusal refusal) override;
-    Result<void> install(const proxy::PolicyGeneration& policy) override;
+    Result<std::uint64_t> install(const proxy::PolicyGeneration& policy, std::string_view text) override;
 
   private:
     /// Main thread.

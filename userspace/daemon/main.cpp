@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/log.hpp"
-#include "base/log_sink.hpp"
 #include "base/version.hpp"
 #include "daemon/config.hpp"
 #include "daemon/daemon.hpp"
@@ -24,20 +23,12 @@ namespace {
 
 using namespace tapgate;
 
-constexpr std::size_t kMaxConfigBytes = std::size_t{4} << 20U;
-
 struct Options {
     std::string config = "/etc/tapgate/tapgate.toml";
     bool check = false;
     bool cleanup = false;
+    bool take_over = false;
 };
-
-Result<daemon::Config> load_config(const std::string& file) {
-    const auto text = daemon::read_file(file, kMaxConfigBytes);
-    if (!text)
-        return fail(text.error());
-    return daemon::parse_config(*text, file);
-}
 
 /// Everything that can be known of the configuration without touching the host.
 Result<void> check(const daemon::Config& config) {
@@ -57,12 +48,12 @@ Result<void> cleanup(const daemon::DaemonSettings& settings) {
 }
 
 Result<void> run(const Options& options) {
-    const auto config = load_config(options.config);
+    const auto config = daemon::load_config(options.config);
     if (!config)
         return fail(config.error());
     if (const auto logging = setup_logging(config->log.level); !logging)
         return logging;
-    spdlog::set_formatter(make_log_formatter(config->log.format, stderr_is_journal()));
+    daemon::set_log(config->log);
     if (options.check) {
         const auto checked = check(*config);
         if (checked)
@@ -71,10 +62,11 @@ Result<void> run(const Options& options) {
     }
     if (options.cleanup)
         return cleanup(config->daemon);
-    auto daemon = daemon::Daemon::start(*config);
+    auto daemon = daemon::Daemon::start(*config, options.config, options.take_over);
     if (!daemon)
         return fail(daemon.error());
-    (*daemon)->run();
+    if (!(*daemon)->run())
+        return fail(ErrorCode::kUnavailable, "the daemon that took over does not serve");
     return {};
 }
 
@@ -98,6 +90,8 @@ int main(int argc, char** argv) {
         app.add_flag(
             "--cleanup", options.cleanup,
             "Remove the programs, maps, rules and routes that a stopped or killed daemon leaves, then exit");
+        app.add_flag("--take-over", options.take_over,
+                     "Take over from the daemon that runs, if there is one, without a lost connection");
         try {
             app.parse(argc, argv);
         } catch (const CLI::ParseError& error) {

@@ -57,6 +57,8 @@ std::string_view origin_word(PolicyOrigin::How how) {
         return "rollback";
     case PolicyOrigin::How::kWatch:
         return "watch";
+    case PolicyOrigin::How::kReload:
+        return "reload";
     }
     return "";
 }
@@ -72,9 +74,11 @@ Result<const PolicyStore::Loaded*> PolicyStore::commit(const PreparedPolicy& pre
     generation->name = prepared.name;
     generation->generation = next_generation_;
     generation->compiled = prepared.compiled;
-    if (auto installed = installer_.install(*generation); !installed)
+    const auto installed = installer_.install(*generation, *prepared.text);
+    if (!installed)
         return fail(installed.error().with_context("policy " + prepared.name));
-    ++next_generation_;
+    generation->generation = *installed;
+    next_generation_ = std::max(next_generation_, *installed + 1);
 
     Loaded& loaded = policies_[prepared.name];
     loaded.history.push_back({generation->generation, std::chrono::system_clock::now(), prepared.file,

@@ -36,13 +36,13 @@ Result<PreparedPolicy> prepare_policy_file(const policy::GroupTable& daemon_grou
 
 /// Who made a generation the one in force.
 struct PolicyOrigin {
-    enum class How : std::uint8_t { kStart, kLoad, kRollback, kWatch };
+    enum class How : std::uint8_t { kStart, kLoad, kRollback, kWatch, kReload };
     How how = How::kStart;
     /// Who says that they asked for it, as the command line tells it; empty for kStart and kWatch.
     std::string who;
 };
 
-/// "start", "load", "rollback", "watch".
+/// "start", "load", "rollback", "watch", "reload".
 [[nodiscard]] std::string_view origin_word(PolicyOrigin::How how);
 
 /// The named policies, the generation of each that is in force, and what was in force before. Main thread
@@ -82,8 +82,9 @@ class PolicyStore {
     /// The number that the next generation, of whichever policy, will have.
     [[nodiscard]] std::uint64_t next_generation() const { return next_generation_; }
 
-    /// Installs a prepared policy in the kernel, then puts it in force in this table; the workers are told by
-    /// the caller. When the kernel refuses it nothing has changed. The result is valid until the next call.
+    /// Installs a prepared policy in the kernel, where an earlier daemon may have left it with its number,
+    /// then puts it in force in this table; the workers are told by the caller. When the kernel refuses it
+    /// nothing has changed. The result is valid until the next call.
     Result<const Loaded*> commit(const PreparedPolicy& prepared, const PolicyOrigin& origin);
 
     /// Null if there is no such policy.

@@ -26,9 +26,15 @@ PolicyWatcher::PolicyWatcher(asio::io_context& context, FileWatch watch, const p
     : watch_(std::move(watch)), descriptor_(context, ::dup(watch_.fd())), groups_(groups), store_(store),
       loader_(loader) {}
 
-void PolicyWatcher::add(const std::string& name, const std::string& file) {
-    watch_.add(file);
-    watched_.push_back({name, file, store_.find(name)->current().text, {}});
+void PolicyWatcher::watch(const std::vector<PolicyConfig>& policies) {
+    std::vector<Watched> watched;
+    for (const PolicyConfig& policy : policies) {
+        if (!policy.watch)
+            continue;
+        watch_.add(policy.file);
+        watched.push_back({policy.name, policy.file, store_.find(policy.name)->current().text, {}});
+    }
+    watched_ = std::move(watched);
 }
 
 asio::awaitable<void> PolicyWatcher::run() {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "daemon/config.hpp"
 #include "daemon/file_watch.hpp"
 #include "daemon/policy_loader.hpp"
 #include "daemon/policy_store.hpp"
@@ -24,8 +25,8 @@ class PolicyWatcher {
     PolicyWatcher(boost::asio::io_context& context, FileWatch watch, const policy::GroupTable& groups,
                   const PolicyStore& store, PolicyLoader& loader);
 
-    /// Watches `file` as the one of policy `name`, which is loaded.
-    void add(const std::string& name, const std::string& file);
+    /// Watches the files of those `policies` that want it, all of which are loaded, and no others any more.
+    void watch(const std::vector<PolicyConfig>& policies);
 
     /// Follows the files for ever.
     boost::asio::awaitable<void> run();

@@ -3,6 +3,8 @@
 
 #include "base/log.hpp"
 
+#include <fmt/format.h>
+
 #include <charconv>
 #include <cstddef>
 #include <cstdlib>
@@ -50,6 +52,11 @@ ServiceManager ServiceManager::from_environment() {
     std::from_chars(process.data(), process.data() + process.size(), pid);
     manager.watched_ = !variable("WATCHDOG_USEC").empty() && pid == ::getpid();
     return manager;
+}
+
+void ServiceManager::stopping(std::chrono::seconds time) const {
+    tell("STOPPING=1");
+    tell(fmt::format("EXTEND_TIMEOUT_USEC={}", std::chrono::microseconds(time).count()));
 }
 
 void ServiceManager::tell(std::string_view state) const {

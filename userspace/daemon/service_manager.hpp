@@ -3,6 +3,7 @@
 
 #include "base/unique_fd.hpp"
 
+#include <chrono>
 #include <string_view>
 
 namespace tapgate::daemon {
@@ -17,8 +18,8 @@ class ServiceManager {
     /// The daemon serves.
     void ready() const { tell("READY=1"); }
 
-    /// It is about to end.
-    void stopping() const { tell("STOPPING=1"); }
+    /// It is about to end, within `time`.
+    void stopping(std::chrono::seconds time) const;
 
     /// It is not hung. To be called about once a second while that is so.
     void alive() const {

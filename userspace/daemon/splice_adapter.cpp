@@ -120,6 +120,10 @@ void SpliceAdapter::remove(const Key& key, Id id) {
     datapath_.remove_splice(tuple_of(key), id);
 }
 
+void SpliceAdapter::leave(const Key& key, Id id) {
+    datapath_.leave_splice(tuple_of(key), id);
+}
+
 void SpliceAdapter::conclude(const Key& key, Id id) {
     datapath_.conclude_splice(tuple_of(key), id);
 }

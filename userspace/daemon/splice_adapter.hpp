@@ -28,6 +28,7 @@ class SpliceAdapter final : public proxy::SpliceTable {
     bool forward(const Key& key, Id id, const std::array<NewSide, 2>& sides) override;
     bool reroute(const Key& key, Id id, unsigned uplink_ifindex) override;
     void remove(const Key& key, Id id) override;
+    void leave(const Key& key, Id id) override;
     void conclude(const Key& key, Id id) override;
     void count(proxy::SpliceRefusal refusal) override;
 

@@ -119,32 +119,41 @@ class KernelDatapath final : public Datapath {
           drops_(programs_->maps().drops, programs_->maps().guest_drops, programs_->maps().events_lost) {}
 
     /// The last steps of open(), which cannot fail.
-    void take_over() {
+    void take_over(bool is_handed_over) {
         for (const unsigned ifindex : guests_->interfaces()) {
             if (!interface_exists(ifindex))
                 static_cast<void>(detach_guest(ifindex));
         }
+        is_handed_over_ = is_handed_over;
         pins_.keep();
     }
 
-    Result<void> install_policy(const std::string& name, const policy::CompiledPolicy& policy,
-                                std::uint64_t generation) override {
+    Result<std::uint64_t> install_policy(const std::string& name, const policy::CompiledPolicy& policy,
+                                         std::string_view text, std::uint64_t generation) override {
         const auto image =
             build_policy_image(policy::build_tables(policy), generation, programs_->hash_key());
         if (!image)
             return fail(image.error());
+        const std::uint64_t digest = policy_digest(programs_->hash_key(), name, text, *image);
         const std::lock_guard lock(mutex_);
-        if (const auto known = policy_slots_.find(name); known != policy_slots_.end())
-            return policies_.install(known->second, *image);
+        if (const auto known = policy_slots_.find(name); known != policy_slots_.end()) {
+            if (auto installed = policies_.install(known->second, *image, digest); !installed)
+                return fail(installed.error());
+            return generation;
+        }
+        if (const auto adopted = policies_.adopt(digest)) {
+            policy_slots_[name] = adopted->slot;
+            return adopted->generation;
+        }
         const auto slot = policies_.take_slot();
         if (!slot)
             return fail(slot.error());
-        if (auto installed = policies_.install(*slot, *image); !installed) {
+        if (auto installed = policies_.install(*slot, *image, digest); !installed) {
             policies_.release(*slot);
-            return installed;
+            return fail(installed.error());
         }
         policy_slots_[name] = *slot;
-        return {};
+        return generation;
     }
 
     void drop_unused_policies() override {
@@ -245,6 +254,30 @@ class KernelDatapath final : public Datapath {
         return {};
     }
 
+    Result<void> withdraw_listeners() override {
+        for (std::uint32_t worker = 0; worker < TG_WORKERS_MAX; ++worker) {
+            for (const tg_listener_kind kind : {TG_LISTENER_TCP4, TG_LISTENER_TCP6}) {
+                const std::uint32_t index = worker * TG_LISTENER_KINDS + kind;
+                if (::bpf_map_delete_elem(programs_->maps().listeners, &index) != 0 && errno != ENOENT &&
+                    errno != EINVAL) // EINVAL: what a map of sockets says of an empty place
+                    return fail_errno("withdraw a listener");
+            }
+        }
+        return {};
+    }
+
+    void let_go() override { pins_.unlock(); }
+
+    [[nodiscard]] bool is_judged_by(unsigned ifindex, GuestId guest,
+                                    std::uint64_t generation) const override {
+        // The maps themselves: what is kept of them here is of the time when this daemon ruled.
+        tg_guest entry{};
+        tg_generation in_force{};
+        return ::bpf_map_lookup_elem(programs_->maps().guests, &ifindex, &entry) == 0 && entry.id == guest &&
+               ::bpf_map_lookup_elem(programs_->maps().generations, &entry.policy, &in_force) == 0 &&
+               in_force.generation == generation;
+    }
+
     Result<FlowVerdict> judge_flow(unsigned ifindex, const Endpoint& peer) override {
         tg_judging judging{};
         judging.peer_address = to_abi(peer.address);
@@ -290,9 +323,11 @@ class KernelDatapath final : public Datapath {
 
     void remove_splice(const FlowTuple& flow, SpliceId id) override { flows_.remove(flow, id); }
 
+    void leave_splice(const FlowTuple& flow, SpliceId id) override { flows_.leave(flow, id); }
+
     void conclude_splice(const FlowTuple& flow, SpliceId id) override { flows_.conclude(flow, id); }
 
-    std::vector<LeftSplice> left_splices() override { return flows_.left(); }
+    std::vector<LeftSplice> left_splices() override { return flows_.left(is_handed_over_); }
 
     [[nodiscard]] Result<std::vector<BoundName>> bound_names(GuestId guest,
                                                              const IpAddress& address) override {
@@ -441,7 +476,8 @@ class KernelDatapath final : public Datapath {
     Bindings bindings_;
     Flows flows_;
     DropCounters drops_;
-    mutable std::mutex mutex_; // attaching, sweeping and the rare walks, one at a time
+    bool is_handed_over_ = false; // by a daemon that still drains
+    mutable std::mutex mutex_;    // attaching, sweeping and the rare walks, one at a time
 };
 
 } // namespace
@@ -491,15 +527,22 @@ Result<std::unique_ptr<Datapath>> Datapath::open(const Settings& settings) {
         return fail(std::move(checked).error());
     if (auto capable = check_capabilities(); !capable)
         return fail(std::move(capable).error());
-    auto pins = PinDir::open(settings.pin_dir);
+    const bool is_handed_over = settings.hand_over != nullptr;
+    auto pins = is_handed_over ? PinDir::open_beside(settings.pin_dir) : PinDir::open(settings.pin_dir);
     if (!pins)
         return fail(std::move(pins).error());
     auto programs = Programs::load(settings, *pins);
     if (!programs)
         return fail(std::move(programs).error());
+    if (is_handed_over) {
+        if (auto handed = settings.hand_over(); !handed)
+            return fail(std::move(handed).error());
+        if (auto locked = pins->lock(); !locked)
+            return fail(std::move(locked).error());
+    }
     const AttachKind kind = settings.attach.value_or(has_tcx() ? AttachKind::kTcx : AttachKind::kClsact);
     const MapFds& maps = (*programs)->maps();
-    auto guests = GuestTable::open(maps.guests, maps.guest_state);
+    auto guests = GuestTable::open(maps.guests, maps.guest_state, is_handed_over);
     if (!guests)
         return fail(std::move(guests).error());
     auto policies = Policies::open(maps.policies, maps.generations);
@@ -511,7 +554,7 @@ Result<std::unique_ptr<Datapath>> Datapath::open(const Settings& settings) {
     auto datapath =
         std::make_unique<KernelDatapath>(std::move(*pins), std::move(*programs), kind, std::move(*guests),
                                          std::move(*policies), std::move(*events));
-    datapath->take_over();
+    datapath->take_over(is_handed_over);
     return datapath;
 }
 

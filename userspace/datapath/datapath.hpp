@@ -39,6 +39,9 @@ struct Settings {
     std::chrono::seconds max_ttl{86400};
     /// Empty: tcx if the kernel has it.
     std::optional<AttachKind> attach;
+    /// Given if a daemon runs that is to be taken over from: called when nothing is left that could be
+    /// refused, it makes that daemon let_go(), or fails.
+    std::function<Result<void>()> hand_over;
 };
 
 struct GuestCaps {
@@ -230,9 +233,13 @@ class Datapath {
     /// verdict is of the old one or of the new one, and when this returns of the new one alone. On failure
     /// (kLimit: too large for the kernel, or too many policies) nothing changes.
     ///
+    /// `text` is what `policy` was compiled from. The first policy under a name that is just what an earlier
+    /// daemon has left under it goes on as the generation that it was: the number that is returned.
+    ///
     /// Guests that an earlier daemon left go on under what it installed until they are attached again.
-    virtual Result<void> install_policy(const std::string& name, const policy::CompiledPolicy& policy,
-                                        std::uint64_t generation) = 0;
+    virtual Result<std::uint64_t> install_policy(const std::string& name,
+                                                 const policy::CompiledPolicy& policy, std::string_view text,
+                                                 std::uint64_t generation) = 0;
 
     /// Frees the policies that an earlier daemon left and that no guest refers to. To be called when the
     /// guests have been attached.
@@ -264,6 +271,18 @@ class Datapath {
     /// and marks it as ours. Borrowed: closing the socket withdraws it.
     virtual Result<void> set_listener(unsigned worker, tg_listener_kind kind, int fd) = 0;
 
+    /// Refuses new flows from now on (TG_DROP_NO_LISTENER). What was steered to a listener already goes on,
+    /// and so do queries over UDP.
+    virtual Result<void> withdraw_listeners() = 0;
+
+    /// Leaves the pins to another daemon. From now on this one only serves what was steered to its sockets:
+    /// it attaches, installs and sweeps nothing any more.
+    virtual void let_go() = 0;
+
+    /// Whether tap_ingress judges that guest by that generation, whichever daemon has told it to.
+    [[nodiscard]] virtual bool is_judged_by(unsigned ifindex, GuestId guest,
+                                            std::uint64_t generation) const = 0;
+
     /// The verdict of the programs on a SYN of the guest on `ifindex` to `peer`, by all that is in the maps
     /// now. Counts as a use of the address's bindings, and changes nothing else.
     virtual Result<FlowVerdict> judge_flow(unsigned ifindex, const Endpoint& peer) = 0;
@@ -293,10 +312,12 @@ class Datapath {
     virtual bool reroute_splice(const FlowTuple& flow, SpliceId id, unsigned uplink_ifindex) = 0;
     /// Ends and removes the flow, if it is there.
     virtual void remove_splice(const FlowTuple& flow, SpliceId id) = 0;
+    /// Notes that another daemon may adopt the flow although this one still runs.
+    virtual void leave_splice(const FlowTuple& flow, SpliceId id) = 0;
     /// Notes that the end of the flow is known: it will not be among the left_splices() of the next daemon.
     virtual void conclude_splice(const FlowTuple& flow, SpliceId id) = 0;
     /// What an earlier daemon has left and BPF carries, to be called before any flow is entered. Whatever
-    /// else it has left is removed.
+    /// else it has left is removed, unless it still drains: then that is its own.
     virtual std::vector<LeftSplice> left_splices() = 0;
 
     /// The names that live bindings of `guest` tie to `address`; one name stands there once for each chain of

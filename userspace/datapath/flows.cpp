@@ -181,6 +181,15 @@ void Flows::remove_entry(const tg_flow& key, const tg_splice& splice) {
     facts_.erase(key);
 }
 
+void Flows::leave(const FlowTuple& flow, SpliceId id) {
+    const tg_flow key = key_of(flow.guest, flow.peer);
+    const std::lock_guard lock(mutex_);
+    if (auto facts = facts_.find(key); facts && facts->id == id) {
+        facts->flags |= TG_FACTS_LEFT;
+        static_cast<void>(facts_.put(key, *facts)); // if that fails nobody adopts it before this process ends
+    }
+}
+
 void Flows::conclude(const FlowTuple& flow, SpliceId id) {
     const tg_flow key = key_of(flow.guest, flow.peer);
     const std::lock_guard lock(mutex_);
@@ -199,7 +208,7 @@ void Flows::forget(GuestId guest) {
         remove_entry(key, splice);
 }
 
-std::vector<LeftSplice> Flows::left() {
+std::vector<LeftSplice> Flows::left(bool is_handed_over) {
     const std::lock_guard lock(mutex_);
     std::vector<LeftSplice> left;
     std::vector<std::pair<tg_flow, tg_splice>> rest;
@@ -212,13 +221,21 @@ std::vector<LeftSplice> Flows::left() {
         found.spec.uplink_ifindex = splice.uplink_ifindex;
         found.id = splice.id;
         found.since = from_abi_time(splice.created_ns);
-        const auto facts = facts_.find(key);
+        auto facts = facts_.find(key);
+        if (is_handed_over && (!facts || (facts->flags & TG_FACTS_LEFT) == 0))
+            return;
         const bool is_carried = splice.state == TG_SPLICE_FORWARDING || splice.state == TG_SPLICE_CLOSED;
         if (is_carried && facts && facts->id == splice.id && recall(*facts, found.spec))
             left.push_back(std::move(found));
         else
             rest.emplace_back(key, splice);
+        if (facts && (facts->flags & TG_FACTS_LEFT) != 0) {
+            facts->flags &= static_cast<__u8>(~TG_FACTS_LEFT); // it is ours now
+            static_cast<void>(facts_.put(key, *facts));
+        }
     });
+    if (is_handed_over)
+        return left;
     for (const auto& [key, splice] : rest)
         remove_entry(key, splice);
     std::vector<tg_flow> orphans; // a daemon was killed between the two

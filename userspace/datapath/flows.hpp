@@ -26,11 +26,13 @@ class Flows {
     bool change(const FlowTuple& flow, SpliceId id, tg_change change, const SpliceSides& sides);
     bool reroute(const FlowTuple& flow, SpliceId id, unsigned uplink_ifindex);
     void remove(const FlowTuple& flow, SpliceId id);
+    void leave(const FlowTuple& flow, SpliceId id);
     void conclude(const FlowTuple& flow, SpliceId id);
     /// Ends and removes the flows of `guest`. Their ends are reset when they send something.
     void forget(GuestId guest);
-    /// Those that BPF carries; removes all others.
-    std::vector<LeftSplice> left();
+    /// Those that BPF carries; removes all others. With `is_handed_over` those that were left by leave(),
+    /// and nothing is removed.
+    std::vector<LeftSplice> left(bool is_handed_over);
 
   private:
     [[nodiscard]] tg_change_result run(const tg_flow_change& change) const;

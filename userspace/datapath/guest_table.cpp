@@ -18,7 +18,7 @@ constexpr std::size_t kStatesBytes = sizeof(tg_guest_state) * TG_GUESTS_MAX;
 
 } // namespace
 
-Result<std::unique_ptr<GuestTable>> GuestTable::open(int guests_fd, int guest_state_fd) {
+Result<std::unique_ptr<GuestTable>> GuestTable::open(int guests_fd, int guest_state_fd, bool drains) {
     void* states = ::mmap(nullptr, kStatesBytes, PROT_READ | PROT_WRITE, MAP_SHARED, guest_state_fd, 0);
     if (states == MAP_FAILED)
         return fail_errno("map guest_state into memory");
@@ -32,8 +32,10 @@ Result<std::unique_ptr<GuestTable>> GuestTable::open(int guests_fd, int guest_st
     });
     if (!sane)
         return fail(ErrorCode::kInvalid, "the pinned guest table is damaged: run `tapgated --cleanup`");
-    for (const auto& [ifindex, guest] : table->entries_)
-        std::atomic_ref(table->states_[guest.slot].sessions).store(0);
+    for (const auto& [ifindex, guest] : table->entries_) {
+        if (!drains)
+            std::atomic_ref(table->states_[guest.slot].sessions).store(0);
+    }
     return table;
 }
 

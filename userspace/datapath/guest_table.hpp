@@ -19,8 +19,9 @@ namespace tapgate::datapath {
 /// counters. Any thread may call anything; put() and erase() are for one thread at a time.
 class GuestTable {
   public:
-    /// Takes over what an earlier daemon left; its sessions ended with it. The descriptors are borrowed.
-    static Result<std::unique_ptr<GuestTable>> open(int guests_fd, int guest_state_fd);
+    /// Takes over what an earlier daemon left. Its sessions ended with it, unless it still drains and gives
+    /// their places back itself. The descriptors are borrowed.
+    static Result<std::unique_ptr<GuestTable>> open(int guests_fd, int guest_state_fd, bool drains);
 
     GuestTable(const GuestTable&) = delete;
     GuestTable& operator=(const GuestTable&) = delete;

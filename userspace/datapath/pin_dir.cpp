@@ -157,6 +157,28 @@ Result<std::optional<PinDir>> PinDir::open_existing(const std::string& path) {
     return dir;
 }
 
+Result<PinDir> PinDir::open_beside(const std::string& path) {
+    auto checked = checked_path(path);
+    if (!checked)
+        return fail(std::move(checked).error());
+    PinDir dir(std::move(*checked));
+    if (::access(dir.map_path({}).c_str(), F_OK) != 0)
+        return fail_errno(fmt::format("open {}", dir.path_));
+    dir.maps_before_ = list_directory(dir.maps_path());
+    dir.keep();
+    return dir;
+}
+
+Result<void> PinDir::lock() {
+    auto lock = lock_directory(path_);
+    if (!lock)
+        return fail(std::move(lock).error());
+    if (!*lock)
+        return fail(ErrorCode::kUnavailable, fmt::format("{} vanished while it was handed over", path_));
+    lock_ = std::move(*lock);
+    return {};
+}
+
 PinDir::~PinDir() {
     // A moved-from object holds no lock and must not touch what its heir owns.
     if (lock_ && !keep_)

@@ -26,6 +26,15 @@ class PinDir {
     /// The directory as it is, nothing if it does not exist. Errors as open().
     static Result<std::optional<PinDir>> open_existing(const std::string& path);
 
+    /// The directory of a daemon that runs, without its lock: for reading until lock(). kNotFound.
+    static Result<PinDir> open_beside(const std::string& path);
+
+    /// Takes the lock that the other daemon has given up by unlock(). kExists: it has not.
+    Result<void> lock();
+
+    /// Leaves the directory to another process.
+    void unlock() { lock_.reset(); }
+
     PinDir(PinDir&&) noexcept = default;
     PinDir& operator=(PinDir&&) = delete;
     PinDir(const PinDir&) = delete;

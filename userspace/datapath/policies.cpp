@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <iterator>
 
 #include <sys/mman.h>
 
@@ -16,7 +15,7 @@ namespace tapgate::datapath {
 Result<Policies> Policies::open(int policies_fd, int generations_fd) {
     Policies policies(policies_fd, generations_fd);
     std::vector<std::uint32_t> slots(TG_POLICIES_MAX);
-    std::vector<std::uint64_t> generations(TG_POLICIES_MAX);
+    std::vector<tg_generation> generations(TG_POLICIES_MAX);
     std::uint32_t count = TG_POLICIES_MAX;
     std::uint32_t next = 0;
     if (::bpf_map_lookup_batch(generations_fd, nullptr, &next, slots.data(), generations.data(), &count,
@@ -24,15 +23,16 @@ Result<Policies> Policies::open(int policies_fd, int generations_fd) {
         errno != ENOENT) // the end
         return fail_errno("read the BPF map generations");
     for (std::uint32_t i = 0; i < count; ++i) {
-        if (generations[i] == 0)
+        if (generations[i].generation == 0)
             continue;
-        policies.found_.insert(slots[i]);
-        policies.last_generation_ = std::max(policies.last_generation_, generations[i]);
+        policies.found_[slots[i]] = generations[i];
+        policies.last_generation_ =
+            std::max<std::uint64_t>(policies.last_generation_, generations[i].generation);
     }
     return policies;
 }
 
-Result<void> Policies::note(std::uint32_t slot, std::uint64_t generation) const {
+Result<void> Policies::note(std::uint32_t slot, const tg_generation& generation) const {
     if (::bpf_map_update_elem(generations_fd_, &slot, &generation, BPF_ANY) != 0)
         return fail_errno("note the generation of a policy");
     return {};
@@ -48,7 +48,19 @@ Result<std::uint32_t> Policies::take_slot() {
     return fail(ErrorCode::kLimit, "there are as many policies as the kernel's table holds");
 }
 
-Result<void> Policies::install(std::uint32_t slot, const PolicyImage& image) {
+std::optional<Policies::Adopted> Policies::adopt(std::uint64_t digest) {
+    TAPGATE_ASSERT(digest != 0); // which says nothing of what is in the slot
+    const auto found =
+        std::ranges::find_if(found_, [digest](const auto& entry) { return entry.second.digest == digest; });
+    if (found == found_.end())
+        return std::nullopt;
+    const Adopted adopted{found->first, found->second.generation};
+    taken_.insert(adopted.slot);
+    found_.erase(found);
+    return adopted;
+}
+
+Result<void> Policies::install(std::uint32_t slot, const PolicyImage& image, std::uint64_t digest) {
     bpf_map_create_opts options{};
     options.sz = sizeof options;
     options.map_flags = BPF_F_INNER_MAP | BPF_F_MMAPABLE;
@@ -65,26 +77,33 @@ Result<void> Policies::install(std::uint32_t slot, const PolicyImage& image) {
     ::munmap(memory, bytes);
     if (::bpf_map_freeze(inner.get()) != 0)
         return fail_errno("freeze the policy's BPF map");
-    // First, so that no slot in use looks free, whenever this process dies.
-    if (auto noted = note(slot, image.front().head.generation); !noted)
+    // First, so that no slot in use looks free, whenever this process dies; without the digest, so that no
+    // other image is ever taken for this one.
+    const std::uint64_t generation = image.front().head.generation;
+    if (auto noted = note(slot, {generation, 0}); !noted)
         return noted;
     // The kernel waits here until no program reads the old generation any more.
     const int fd = inner.get();
     if (::bpf_map_update_elem(policies_fd_, &slot, &fd, BPF_ANY) != 0)
         return fail_errno("put the policy in force");
+    static_cast<void>(
+        note(slot, {generation, digest})); // if that fails the next daemon makes a new generation
     return {};
 }
 
 void Policies::release(std::uint32_t slot) {
     ::bpf_map_delete_elem(policies_fd_, &slot);
-    static_cast<void>(note(slot, 0)); // if that fails the slot stays unused until the next daemon
+    static_cast<void>(note(slot, {})); // if that fails the slot stays unused until the next daemon
     found_.erase(slot);
     taken_.erase(slot);
 }
 
 void Policies::drop_all_but(const std::set<std::uint32_t>& used) {
     std::vector<std::uint32_t> unused;
-    std::ranges::set_difference(found_, used, std::back_inserter(unused));
+    for (const auto& [slot, generation] : found_) {
+        if (!used.contains(slot))
+            unused.push_back(slot);
+    }
     for (const std::uint32_t slot : unused)
         release(slot);
 }

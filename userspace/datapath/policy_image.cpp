@@ -3,6 +3,7 @@
 
 #include "datapath/datapath.hpp"
 #include "datapath/name_id.hpp"
+#include "tapgate/siphash.h"
 
 #include <fmt/format.h>
 
@@ -220,6 +221,30 @@ Result<PolicyImage> build_policy_image(const policy::Tables& tables, std::uint64
                     fmt::format("the policy needs {} MiB in the kernel; at most {} are possible",
                                 image.size() / 8192, TG_POLICY_BLOCKS_MAX / 8192));
     return image;
+}
+
+std::uint64_t policy_digest(const tg_hash_key& key, std::string_view name, std::string_view text,
+                            const PolicyImage& image) {
+    tg_siphash hash{};
+    tg_siphash_start(&hash, key.k0, key.k1);
+    const auto add = [&hash](std::span<const std::byte> bytes) {
+        tg_siphash_word(&hash, bytes.size());
+        while (!bytes.empty()) {
+            std::uint64_t word = 0;
+            const std::size_t length = std::min(bytes.size(), sizeof word);
+            std::memcpy(&word, bytes.data(), length);
+            tg_siphash_word(&hash, word);
+            bytes = bytes.subspan(length);
+        }
+    };
+    add(std::as_bytes(std::span(name)));
+    add(std::as_bytes(std::span(text)));
+    tg_policy_block head = image.front();
+    head.head.generation = 0;
+    add(std::as_bytes(std::span(&head, 1)));
+    add(std::as_bytes(std::span(image).subspan(1)));
+    const std::uint64_t digest = tg_siphash_finish(&hash, 0, 0);
+    return digest != 0 ? digest : 1;
 }
 
 } // namespace tapgate::datapath

@@ -160,7 +160,7 @@ class KernelVerdictEngine final : public VerdictEngine {
 
     Result<void> use(const policy::CompiledPolicy& policy) override {
         const auto image = build_policy_image(policy::build_tables(policy), ++generation_, key_);
-        return image ? policies_.install(kSlot, *image) : fail(image.error());
+        return image ? policies_.install(kSlot, *image, 0) : fail(image.error());
     }
 
     Result<std::optional<Judgement>> judge(const policy::FlowFacts& facts) override {

@@ -76,6 +76,8 @@ class DnsResolver {
 
     [[nodiscard]] DnsUpstreams& upstreams() { return upstreams_; }
 
+    void set_timeout(std::chrono::milliseconds timeout) { timeout_ = timeout; }
+
   private:
     struct Inquiry;
 

@@ -37,6 +37,8 @@ class DnsTcpServer {
     /// reset.
     void serve(boost::asio::ip::tcp::socket socket, const Endpoint& source, const Endpoint& destination);
 
+    void set_idle_timeout(std::chrono::milliseconds timeout) { idle_timeout_ = timeout; }
+
     /// Resets the connections of that guest.
     void remove_guest(GuestId id);
     /// Resets all connections.

@@ -345,8 +345,8 @@ bool KernelSplice::leave(Flow& flow) {
     const auto entry = flow.is_over ? std::nullopt : flow.find();
     if (!entry || !has_first_flight_arrived(*entry))
         return false;
+    table_.leave(flow.recording.flow, std::exchange(flow.id, 0));
     flow.is_over = true;
-    flow.id = 0;
     forget(flow);
     flow.wake.cancel();
     return true;

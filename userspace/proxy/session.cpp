@@ -462,10 +462,9 @@ void Session::kill() {
     cancel();
 }
 
-bool Session::leave() {
-    is_left_ = state_ == State::kRelay && kernel_flow_ && splice_ == KernelSplice::kName &&
-               context_.carriers.find_kernel()->leave(*kernel_flow_);
-    return is_left_;
+void Session::leave() {
+    is_left_ = is_left_ || (state_ == State::kRelay && kernel_flow_ && splice_ == KernelSplice::kName &&
+                            context_.carriers.find_kernel()->leave(*kernel_flow_));
 }
 
 asio::awaitable<void> Session::relay_gated(tcp::socket upstream, FlightGate::Stage stage) {

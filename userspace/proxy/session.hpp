@@ -91,9 +91,9 @@ class Session : public std::enable_shared_from_this<Session>, private FlightGate
         return {shared_from_this(), &cancel_};
     }
 
-    /// Leaves the flow to BPF and to the next daemon, which tells how it ended. False: BPF does not carry it,
+    /// Leaves the flow to BPF and to the next daemon, which tells how it ended, unless BPF does not carry it
     /// or not all of it yet.
-    bool leave();
+    void leave();
 
     /// Resets both ends, since the operator wants it.
     void kill();

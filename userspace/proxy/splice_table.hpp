@@ -134,6 +134,9 @@ class SpliceTable {
     /// Ends the flow, if it is there, and removes it: its packets are treated like those of any other.
     virtual void remove(const Key& key, Id id) = 0;
 
+    /// Notes that this process looks after the flow no more: another daemon may adopt it while this one runs.
+    virtual void leave(const Key& key, Id id) = 0;
+
     /// Notes that the end of the flow is told: whoever adopts flows leaves this one alone.
     virtual void conclude(const Key& key, Id id) = 0;
 

@@ -75,10 +75,8 @@ Worker::~Worker() {
         acceptor6_.close(ignored);
         dns_udp_.stop();
         dns_tcp_.stop();
-        for (const auto& [id, session] : sessions_) {
-            if (!session->leave())
-                session->cancel();
-        }
+        for (const auto& [id, session] : sessions_)
+            session->cancel();
         net::spawn(context_.get_executor(), "stop", stop_when_idle());
     });
     thread_.join();
@@ -293,6 +291,16 @@ void Worker::set_upstreams(std::vector<Endpoint> upstreams) {
     call([this, &upstreams] { resolver_.upstreams().set(upstreams); });
 }
 
+void Worker::set_times(const WorkerSettings& settings) {
+    call([this, &settings] {
+        const std::size_t peek_bytes = session_context_->settings.peek_bytes;
+        session_context_->settings = settings.session;
+        session_context_->settings.peek_bytes = peek_bytes;
+        resolver_.set_timeout(settings.dns_timeout);
+        dns_tcp_.set_idle_timeout(settings.dns_idle);
+    });
+}
+
 std::future<void> Worker::pulse() {
     return post([] {});
 }
@@ -317,6 +325,17 @@ std::size_t Worker::kill_flows(const std::vector<std::uint64_t>& ids) {
         }
         return killed;
     });
+}
+
+void Worker::leave_splices() {
+    call([this] {
+        for (const auto& [id, session] : sessions_)
+            session->leave();
+    });
+}
+
+std::size_t Worker::session_count() {
+    return call([this] { return sessions_.size(); });
 }
 
 std::vector<DnsUpstreams::Status> Worker::upstream_status() {

@@ -17,6 +17,7 @@
 #include <boost/asio/ip/tcp.hpp>
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <future>
@@ -49,7 +50,7 @@ class Worker {
     static Result<std::unique_ptr<Worker>> create(const WorkerSettings& settings, KernelState& kernel,
                                                   EventSink& events, SpliceTable& splices,
                                                   const Result<net::RawTcp>& raw);
-    /// Stops and joins the thread; live sessions are reset, but for those that BPF goes on with.
+    /// Stops and joins the thread; live sessions are reset.
     ~Worker();
     Worker(const Worker&) = delete;
     Worker& operator=(const Worker&) = delete;
@@ -82,11 +83,17 @@ class Worker {
     void routes_changed();
     void set_host_addresses(std::vector<IpAddress> addresses);
     void set_upstreams(std::vector<Endpoint> upstreams);
+    /// Replaces the times and sizes that `settings` has, for what begins from now on. peek_bytes stays: the
+    /// sessions that peek share a buffer of that size.
+    void set_times(const WorkerSettings& settings);
     /// Ready once the worker has come round to it.
     std::future<void> pulse();
     [[nodiscard]] std::vector<FlowInfo> flows();
     /// Resets the sessions of those ids that are still there; returns how many.
     std::size_t kill_flows(const std::vector<std::uint64_t>& ids);
+    [[nodiscard]] std::size_t session_count();
+    /// Ends the sessions that BPF can go on with until another daemon adopts them.
+    void leave_splices();
     [[nodiscard]] std::vector<DnsUpstreams::Status> upstream_status();
 
   private:

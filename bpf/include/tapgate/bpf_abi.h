@@ -254,6 +254,7 @@ enum tg_facts_flags {
 	TG_FACTS_ON_WIRE = 1, /* the guest has said `name` */
 	TG_FACTS_BOUND = 2,   /* a binding tied `name` to the destination */
 	TG_FACTS_ECH = 4,     /* the ClientHello had encrypted_client_hello */
+	TG_FACTS_LEFT = 8,    /* no daemon looks after it, although the one that did may still run */
 };
 
 /* What decided: nothing more than the SYN, whose verdict was allow, or a first flight of that kind. */
@@ -561,9 +562,14 @@ union tg_policy_block {
 TG_ASSERT_SIZE(union tg_policy_block, 128);
 
 /*
- * generations: policy slot -> the generation in `policies`, 0 if the slot is free. The daemon's own note:
+ * generations: policy slot -> what is in `policies`; all zero if the slot is free. The daemon's own note:
  * before 6.8 the kernel waits for a grace period with each entry that is read from a map of maps.
  */
+struct tg_generation {
+	__u64 generation;
+	__u64 digest; /* of the policy's name, text and blocks: what is equal in it is the same policy; 0: unknown */
+};
+TG_ASSERT_SIZE(struct tg_generation, 16);
 
 /* host_addresses: the addresses of the host itself (address group `host`) -> 1. Written by the daemon. */
 

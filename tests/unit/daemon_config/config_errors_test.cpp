@@ -93,7 +93,8 @@ constexpr BadConfig kBadConfigs[] = {
     {"[timers]\npeek_bytes = 10\n", "2:14: timers: peek_bytes: 10 is out of range (1024 to 262144)"},
     {"[timers]\nidle_ms = 10\n", "2:1: timers: unknown key 'idle_ms'; did you mean 'idle_s'? valid: "
                                  "peek_ms, server_first_ms, connect_ms, idle_s, half_closed_s, dns_idle_ms, "
-                                 "peek_bytes"},
+                                 "drain_s, peek_bytes"},
+    {"[timers]\ndrain_s = 3601\n", "2:11: timers: drain_s: 3601 is out of range (0 to 3600)"},
     {"[groups]\ncorp = \"10.0.0.0/8\"\n", "2:8: groups: corp: a string where a list of strings is expected"},
     {"[groups]\ncorp = [\"10.0.0.1/8\"]\n",
      "2:9: groups: corp: 10.0.0.1/8 has host bits set; the network is 10.0.0.0/8"},

@@ -64,6 +64,7 @@ void expect_defaults(const Config& config) {
     EXPECT_EQ(config.timers.connect, 10s);
     EXPECT_EQ(config.timers.idle, 1h);
     EXPECT_EQ(config.timers.half_closed, 5min);
+    EXPECT_EQ(config.timers.drain, 10s);
     EXPECT_EQ(config.timers.dns_idle, 10s);
     EXPECT_EQ(config.timers.peek_bytes, 65536U);
     EXPECT_TRUE(config.guests.empty());
@@ -131,6 +132,7 @@ server_first_ms = 50
 connect_ms = 200
 idle_s = 300
 half_closed_s = 400
+drain_s = 0
 dns_idle_ms = 2500
 peek_bytes = 4096
 
@@ -195,6 +197,7 @@ file = "/srv/abs.json"
     EXPECT_EQ(config.timers.connect, 200ms);
     EXPECT_EQ(config.timers.idle, 300s);
     EXPECT_EQ(config.timers.half_closed, 400s);
+    EXPECT_EQ(config.timers.drain, 0s);
     EXPECT_EQ(config.timers.dns_idle, 2500ms);
     EXPECT_EQ(config.timers.peek_bytes, 4096U);
     ASSERT_EQ(config.groups.size(), 2U);

@@ -11,12 +11,17 @@ namespace {
 
 class FakeKernel final : public PolicyInstaller {
   public:
-    Result<void> install(const proxy::PolicyGeneration& policy) override {
+    Result<std::uint64_t> install(const proxy::PolicyGeneration& policy, std::string_view text) override {
         if (refuses)
             return fail(ErrorCode::kLimit, "too many groups");
+        if (text == left_text)
+            return left_generation;
         installed.push_back(policy.generation);
-        return {};
+        return policy.generation;
     }
+
+    std::string left_text = "# nothing";
+    std::uint64_t left_generation = 0;
 
     bool refuses = false;
     std::vector<std::uint64_t> installed;
@@ -38,6 +43,16 @@ TEST(PolicyStoreTest, generations_are_numbered_over_all_policies_from_the_first_
     EXPECT_EQ((*store.commit(prepared("b", ""), kLoaded))->generation->generation, 41U);
     EXPECT_EQ((*store.commit(prepared("a", ""), kLoaded))->generation->generation, 42U);
     EXPECT_EQ(kernel.installed, (std::vector<std::uint64_t>{40, 41, 42}));
+}
+
+TEST(PolicyStoreTest, what_an_earlier_daemon_has_left_keeps_its_number) {
+    FakeKernel kernel;
+    kernel.left_text = "# the same";
+    kernel.left_generation = 7;
+    PolicyStore store(40, kernel);
+    EXPECT_EQ((*store.commit(prepared("a", "# the same"), kLoaded))->generation->generation, 7U);
+    EXPECT_EQ(store.find("a")->current().generation, 7U);
+    EXPECT_EQ((*store.commit(prepared("a", "# another"), kLoaded))->generation->generation, 40U);
 }
 
 TEST(PolicyStoreTest, a_policy_that_the_kernel_refuses_changes_nothing) {

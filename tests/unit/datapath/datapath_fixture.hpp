@@ -54,12 +54,12 @@ class DatapathTest : public testing::Test {
 
     static void run(const std::string& command) { ASSERT_EQ(std::system(command.c_str()), 0) << command; }
 
-    void open() {
+    void open(std::string_view policy = "default_egress = \"allow\"") {
         datapath_.reset();
         auto opened = Datapath::open(settings_);
         ASSERT_TRUE(opened) << opened.error().message();
         datapath_ = std::move(*opened);
-        install("web", "default_egress = \"allow\"");
+        install("web", policy);
     }
 
     void install(const std::string& name, std::string_view text) {
@@ -68,8 +68,9 @@ class DatapathTest : public testing::Test {
         const auto compiled = policy::CompiledPolicy::compile(*parsed);
         ASSERT_TRUE(compiled) << compiled.error().message();
         generation_ = std::max(generation_, datapath_->last_generation()) + 1;
-        const auto installed = datapath_->install_policy(name, **compiled, generation_);
+        const auto installed = datapath_->install_policy(name, **compiled, text, generation_);
         ASSERT_TRUE(installed) << installed.error().message();
+        generation_ = *installed;
     }
 
     /// The generation in a slot of `policies`; 0 if there is none.

@@ -190,7 +190,7 @@ TEST_F(DatapathTest, B46_a_new_daemon_leaves_guests_under_their_policy_until_it_
     attach();
     const std::uint32_t before = guest().policy;
     const std::uint64_t generation = generation_;
-    open();
+    open("rules = [\"allow@any:tcp:443\"]");
     EXPECT_GE(datapath_->last_generation(), generation);
     EXPECT_EQ(guest().policy, before);
     EXPECT_EQ(generation_in(before), generation) << "what the new daemon loads goes elsewhere";
@@ -202,6 +202,31 @@ TEST_F(DatapathTest, B46_a_new_daemon_leaves_guests_under_their_policy_until_it_
     datapath_->drop_unused_policies();
     EXPECT_EQ(generation_in(before), 0U);
     EXPECT_EQ(generation_in(guest().policy), generation_);
+}
+
+TEST_F(DatapathTest, the_policy_that_an_earlier_daemon_has_left_keeps_place_and_generation) {
+    open();
+    install("same", "default_egress = \"allow\"");
+    attach();
+    const std::uint32_t slot = guest().policy;
+    const std::uint64_t generation = generation_in(slot);
+    open();
+    EXPECT_EQ(generation_, generation);
+    attach();
+    datapath_->drop_unused_policies();
+    EXPECT_EQ(guest().policy, slot);
+    EXPECT_EQ(generation_in(slot), generation);
+    install("web", "default_egress = \"allow\"");
+    EXPECT_GT(generation_in(slot), generation) << "whatever is loaded later is a generation of its own";
+}
+
+TEST_F(DatapathTest, another_text_with_the_same_blocks_is_another_generation) {
+    open();
+    attach();
+    const std::uint32_t slot = guest().policy;
+    open("default_egress = \"allow\" # as they say");
+    attach();
+    EXPECT_NE(guest().policy, slot);
 }
 
 TEST_F(DatapathTest, the_addresses_of_the_host_are_replaced) {

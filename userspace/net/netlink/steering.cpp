@@ -201,6 +201,8 @@ Result<void> Steering::remove_leftovers(std::uint32_t mark, std::uint32_t table)
 }
 
 Steering::~Steering() {
+    if (!ipv4_ && !ipv6_)
+        return;
     auto socket = NetlinkSocket::open();
     if (!socket) {
         spdlog::warn("rules and routes of steering stay: {}", socket.error().message());

@@ -33,6 +33,9 @@ class Steering {
 
     [[nodiscard]] bool has_ipv6() const { return ipv6_; }
 
+    /// Another process has them from now on: the destructor removes nothing.
+    void leave_in_place() { ipv4_ = ipv6_ = false; }
+
   private:
     Steering(std::uint32_t mark, std::uint32_t table) : mark_(mark), table_(table) {}
 
