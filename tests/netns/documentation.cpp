@@ -97,6 +97,15 @@ std::vector<std::string> commands_of(const std::string& block) {
     return commands;
 }
 
+std::set<std::string> mentioned_commands(const std::string& document) {
+    static const std::regex span(R"(`tapgate\s+(?:-j\s+)?([a-z]+(?:\s+[a-z]+)?)[^`]*`)");
+    static const std::regex space(R"(\s+)");
+    std::set<std::string> commands;
+    for (std::sregex_iterator match(document.begin(), document.end(), span), end; match != end; ++match)
+        commands.insert(std::regex_replace((*match)[1].str(), space, " "));
+    return commands;
+}
+
 std::map<std::string, std::string> read_treatments(const std::string& text) {
     std::map<std::string, std::string> treatments;
     std::string without_reason;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <map>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -23,6 +24,10 @@ struct CodeBlock {
 /// The commands of a block, each on one line and without a comment behind it: a line that ends in `\` goes on
 /// in the next.
 [[nodiscard]] std::vector<std::string> commands_of(const std::string& block);
+
+/// Commands of `tapgate` that its sentences speak of, as far as they are words: "policy check" of
+/// `tapgate policy check FILE`.
+[[nodiscard]] std::set<std::string> mentioned_commands(const std::string& document);
 
 /// What is done with the commands and blocks that are not simply run: the line, or the first line of the
 /// block, and HOW. Throws std::runtime_error on a line that makes no sense, is there twice or lacks a reason.

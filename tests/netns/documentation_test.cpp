@@ -317,6 +317,17 @@ TEST(Documentation, every_command_in_it_does_what_it_is_there_for) {
         EXPECT_TRUE(met.contains(line)) << "no document has (any more): " << how << ": " << line;
 }
 
+TEST(Documentation, every_command_that_its_sentences_speak_of_exists) {
+    std::set<std::string> commands;
+    for (const fs::path& document : documents())
+        commands.merge(mentioned_commands(content(document)));
+    EXPECT_GT(commands.size(), 5U);
+    for (const std::string& command : commands) {
+        const Completed help = run_program({"sh", "-c", cli_program() + " " + command + " --help"});
+        EXPECT_EQ(help.exit_code, 0) << command << ": " << help.err;
+    }
+}
+
 TEST(Documentation, blocks_are_found_by_fence_indentation_and_sudo) {
     const auto blocks =
         code_blocks("x", "text `sudo a\nb` and `tapgate c`:\n\n    d e   # why\n\n    f \\\n      g\n\nmore\n"
@@ -327,6 +338,11 @@ TEST(Documentation, blocks_are_found_by_fence_indentation_and_sudo) {
     EXPECT_EQ(blocks[1].where, "x:4");
     EXPECT_EQ(blocks[2].language, "toml");
     EXPECT_EQ(blocks[2].text, "h = 1\n");
+}
+
+TEST(Documentation, mentions_are_cut_where_placeholders_begin) {
+    EXPECT_EQ(mentioned_commands("a `tapgate policy\nload NAME` b `tapgate -j top` `tapgated --check` `x`"),
+              (std::set<std::string>{"policy load", "top"}));
 }
 
 TEST(Documentation, a_command_that_is_left_out_needs_a_reason) {
