@@ -131,7 +131,7 @@ int run(unsigned rounds, std::chrono::milliseconds time, const char* json_file) 
     }
     Results results;
     Round round(results, time);
-    for (unsigned i = 0; i < rounds; ++i) {
+    const auto measure_all = [&](unsigned i) {
         // Interleaved: the machine changes from minute to minute. Who comes first changes from round to
         // round.
         const auto each = [&](const auto& measure) {
@@ -145,10 +145,17 @@ int run(unsigned rounds, std::chrono::milliseconds time, const char* json_file) 
         each([&](const Way& way) { round.connects(way); });
         each([&](const Way& way) { round.latency(way); });
         fmt::print(stderr, "round {} of {}\n", i + 1, rounds);
+    };
+    std::string failure;
+    try {
+        for (unsigned i = 0; i < rounds; ++i)
+            measure_all(i);
+        for (const Way& way : ways)
+            results.add("memory of an idle flow, KiB", way.carrier->name(),
+                        measure_idle_memory(*way.carrier, kIdleFlows) / 1024);
+    } catch (const std::exception& error) {
+        failure = error.what(); // what was measured until then is not lost
     }
-    for (const Way& way : ways)
-        results.add("memory of an idle flow, KiB", way.carrier->name(),
-                    measure_idle_memory(*way.carrier, kIdleFlows) / 1024);
     results.print(names);
     if (json_file != nullptr) {
         boost::json::object report;
@@ -161,6 +168,8 @@ int run(unsigned rounds, std::chrono::milliseconds time, const char* json_file) 
         if (!file)
             throw std::runtime_error(fmt::format("cannot write {}", json_file));
     }
+    if (!failure.empty())
+        throw std::runtime_error(failure);
     return 0;
 }
 
