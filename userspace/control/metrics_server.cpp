@@ -17,8 +17,8 @@
 #include <boost/beast/http/write.hpp>
 #include <fmt/format.h>
 
+#include <list>
 #include <optional>
-#include <unordered_set>
 #include <utility>
 
 #include <netinet/in.h>
@@ -61,7 +61,7 @@ struct MetricsServer::State {
     MetricsServerLimits limits;
     tcp::acceptor acceptor;
     asio::steady_timer accept_pause;
-    std::unordered_set<beast::tcp_stream*> streams;
+    std::list<beast::tcp_stream*> streams; // oldest first
     std::string text;
     std::optional<std::chrono::steady_clock::time_point> rendered;
 
@@ -97,13 +97,13 @@ asio::awaitable<void> MetricsServer::State::serve(std::shared_ptr<State> state, 
     /// Keeps State::streams true, however the coroutine ends.
     struct Registration {
         Registration(State& owner, beast::tcp_stream& entry) : state(owner), stream(entry) {
-            state.streams.insert(&stream);
+            state.streams.push_back(&stream);
         }
 
         Registration(const Registration&) = delete;
         Registration& operator=(const Registration&) = delete;
 
-        ~Registration() { state.streams.erase(&stream); }
+        ~Registration() { state.streams.remove(&stream); }
 
         State& state;
         beast::tcp_stream& stream;
@@ -135,8 +135,11 @@ asio::awaitable<void> MetricsServer::State::serve(std::shared_ptr<State> state, 
 
 asio::awaitable<void> MetricsServer::State::accept(std::shared_ptr<State> state) {
     const auto take = [&state](tcp::socket socket) {
-        if (state->streams.size() < state->limits.connections)
-            net::spawn(state->context.get_executor(), "metrics client", serve(state, std::move(socket)));
+        if (state->streams.size() >= state->limits.connections) {
+            state->streams.front()->close();
+            state->streams.pop_front();
+        }
+        net::spawn(state->context.get_executor(), "metrics client", serve(state, std::move(socket)));
     };
     co_await accept_clients(state->acceptor, state->accept_pause, "metrics", take);
 }

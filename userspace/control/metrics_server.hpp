@@ -15,7 +15,7 @@
 namespace tapgate::control {
 
 struct MetricsServerLimits {
-    /// Connections at a time; further ones are closed at once.
+    /// Connections at a time; a further one takes the place of the oldest.
     std::size_t connections = 16;
     std::size_t request_bytes = 8192;
     /// For the client to say what it wants, and again to take the answer; then the connection is closed.

@@ -43,7 +43,9 @@ using asio::local::stream_protocol;
 
 namespace {
 
-/// A buffer that once held a large request is given back when it is larger than this.
+using Clock = asio::steady_timer::clock_type;
+
+/// A longer request is a large one; a buffer that once held one is given back.
 constexpr std::size_t kKeptBufferBytes = std::size_t{1} << 20U;
 /// The longest request of a client that may only read: none of its commands carries a policy.
 constexpr std::size_t kMaxReaderRequestBytes = 65536;
@@ -96,6 +98,12 @@ struct Server::State {
     std::optional<gid_t> read_group;
     std::set<std::string, std::less<>> readable; ///< commands for read_group
     std::size_t readers = 0;                     ///< connections that may only read
+    std::size_t large_requests = 0;              ///< being received
+    std::size_t untaken = 0;                     ///< bytes that are being written
+
+    /// Ends the connection that has kept us waiting longest, of those for which `may_go` if it is not null;
+    /// false if there is none.
+    bool evict(bool (Connection::*may_go)() const);
 
     static asio::awaitable<void> accept(std::shared_ptr<State> state);
 };
@@ -111,7 +119,8 @@ class Server::Connection : public std::enable_shared_from_this<Connection> {
         const Registration registration(*self);
         self->access_ = access_of(self->socket_.native_handle(), self->state_->read_group);
         const bool reads = self->access_ == Access::kRead;
-        if (reads && self->state_->readers >= self->state_->limits.clients / 2) {
+        if (reads && self->state_->readers >= self->state_->limits.clients / 2 &&
+            !self->state_->evict(&Connection::is_reader)) {
             // Best effort as in accept(): root's half is not for those who read.
             const Error full(ErrorCode::kLimit, fmt::format("{} clients that may read are connected already",
                                                             self->state_->readers));
@@ -138,6 +147,25 @@ class Server::Connection : public std::enable_shared_from_this<Connection> {
         wake_.cancel();
     }
 
+    /// Counts no more. Further calls do nothing.
+    void leave() {
+        if (monitoring_)
+            --state_->monitors;
+        monitoring_ = false;
+        if (counted_)
+            --state_->readers;
+        counted_ = false;
+        state_->untaken -= std::exchange(untaken_, 0);
+        state_->connections.erase(shared_from_this());
+    }
+
+    /// Since when nothing goes on because the client does not say or take something.
+    [[nodiscard]] std::optional<Clock::time_point> waits_since() const { return waits_since_; }
+
+    [[nodiscard]] bool has_untaken() const { return untaken_ != 0; }
+
+    [[nodiscard]] bool is_reader() const { return counted_; }
+
     /// Queues `line` if this is a monitor that wants `event`.
     void offer(const json::object& event, const std::shared_ptr<const std::string>& line) {
         if (!monitoring_ || !wants(event))
@@ -152,7 +180,7 @@ class Server::Connection : public std::enable_shared_from_this<Connection> {
     }
 
   private:
-    /// Ends the membership in State::connections and State::monitors with run().
+    /// Leaves when run() ends, however that comes about.
     class Registration {
       public:
         explicit Registration(Connection& connection) : connection_(connection) {}
@@ -160,17 +188,24 @@ class Server::Connection : public std::enable_shared_from_this<Connection> {
         Registration(const Registration&) = delete;
         Registration& operator=(const Registration&) = delete;
 
-        ~Registration() {
-            if (connection_.monitoring_)
-                --connection_.state_->monitors;
-            connection_.monitoring_ = false;
-            if (connection_.counted_)
-                --connection_.state_->readers;
-            connection_.state_->connections.erase(connection_.shared_from_this());
-        }
+        ~Registration() { connection_.leave(); }
 
       private:
         Connection& connection_;
+    };
+
+    /// A place among State::large_requests.
+    class LargeRequest {
+      public:
+        explicit LargeRequest(State& state) : state_(state) { ++state_.large_requests; }
+
+        LargeRequest(const LargeRequest&) = delete;
+        LargeRequest& operator=(const LargeRequest&) = delete;
+
+        ~LargeRequest() { --state_.large_requests; }
+
+      private:
+        State& state_;
     };
 
     /// Requests and replies, in order, until the client goes or one of them ends the connection.
@@ -178,16 +213,28 @@ class Server::Connection : public std::enable_shared_from_this<Connection> {
         const std::size_t most = access_ == Access::kEverything
                                      ? state_->limits.request_bytes
                                      : std::min(state_->limits.request_bytes, kMaxReaderRequestBytes);
+        const std::size_t small = std::min(most, kKeptBufferBytes);
         for (;;) {
             close_after(state_->limits.request_timeout);
             auto [error, length] = co_await asio::async_read_until(
-                socket_, asio::dynamic_buffer(input_, most), '\n', net::kAsTuple);
+                socket_, asio::dynamic_buffer(input_, small), '\n', net::kAsTuple);
+            std::optional<LargeRequest> large; // until its answer is known: what it carries lives as long
+            const bool has_place = state_->large_requests < state_->limits.large_requests;
+            if (error == asio::error::not_found && small < most && has_place) {
+                large.emplace(*state_);
+                const auto [end, whole] = co_await asio::async_read_until(
+                    socket_, asio::dynamic_buffer(input_, most), '\n', net::kAsTuple);
+                error = end;
+                length = whole;
+            }
             keep_open();
             if (error == asio::error::not_found) {
                 // The rest of the request cannot be told from a next one: the connection ends.
-                const Error too_long(ErrorCode::kLimit,
-                                     fmt::format("the request has more than {} bytes", most));
-                std::string reply = reply_line(error_reply(too_long));
+                const Error refusal(ErrorCode::kLimit,
+                                    large || small == most
+                                        ? fmt::format("the request has more than {} bytes", most)
+                                        : "too many other large requests are being received; try again");
+                std::string reply = reply_line(error_reply(refusal));
                 co_await write(std::move(reply));
                 co_return;
             }
@@ -211,6 +258,7 @@ class Server::Connection : public std::enable_shared_from_this<Connection> {
                 reply = co_await answer(std::move(*request));
             else
                 reply = reply_line(error_reply(request.error()));
+            large.reset();
             if (!co_await write(std::move(reply)))
                 co_return;
         }
@@ -294,27 +342,37 @@ class Server::Connection : public std::enable_shared_from_this<Connection> {
 
     /// False if the client did not take it; the connection is closed then.
     asio::awaitable<bool> write(std::string bytes) {
+        while (state_->untaken + bytes.size() > state_->limits.untaken_bytes &&
+               state_->evict(&Connection::has_untaken)) {
+        }
+        untaken_ = bytes.size();
+        state_->untaken += untaken_;
         close_after(state_->limits.write_timeout);
         auto [error, length] = co_await asio::async_write(socket_, asio::buffer(bytes), net::kAsTuple);
         keep_open();
+        state_->untaken -= std::exchange(untaken_, 0);
         if (error)
             close();
         co_return !error;
     }
 
     void close_after(std::chrono::milliseconds time) {
+        waits_since_ = Clock::now();
         deadline_.expires_after(time);
         deadline_.async_wait([weak = weak_from_this()](const boost::system::error_code& error) {
             const auto self = weak.lock();
             // A wait that had ended already when the deadline moved reports success late.
-            if (error || !self || self->deadline_.expiry() > asio::steady_timer::clock_type::now())
+            if (error || !self || self->deadline_.expiry() > Clock::now())
                 return;
             spdlog::debug("control: a client was too slow");
             self->close();
         });
     }
 
-    void keep_open() { deadline_.expires_at(asio::steady_timer::time_point::max()); }
+    void keep_open() {
+        waits_since_.reset();
+        deadline_.expires_at(asio::steady_timer::time_point::max());
+    }
 
     [[nodiscard]] bool wants(const json::object& event) const { return filter_.matches(event); }
 
@@ -335,6 +393,8 @@ class Server::Connection : public std::enable_shared_from_this<Connection> {
 
     Access access_ = Access::kNothing;
     bool counted_ = false; ///< in State::readers
+    std::optional<Clock::time_point> waits_since_;
+    std::size_t untaken_ = 0; ///< of what is being written
     bool monitoring_ = false;
     EventFilter filter_; // what a monitor asked for
     std::deque<std::shared_ptr<const std::string>> queue_;
@@ -342,9 +402,26 @@ class Server::Connection : public std::enable_shared_from_this<Connection> {
     asio::steady_timer wake_; // cancelled when the queue has something
 };
 
+bool Server::State::evict(bool (Connection::*may_go)() const) {
+    std::shared_ptr<Connection> longest;
+    for (const auto& connection : connections) {
+        if (connection->waits_since() && (may_go == nullptr || (*connection.*may_go)()) &&
+            (!longest || connection->waits_since() < longest->waits_since()))
+            longest = connection;
+    }
+    if (!longest)
+        return false;
+    spdlog::debug("control: a client that kept us waiting makes room");
+    longest->leave();
+    longest->close();
+    return true;
+}
+
 asio::awaitable<void> Server::State::accept(std::shared_ptr<State> state) {
     const auto take = [&state](stream_protocol::socket socket) {
-        if (state->connections.size() >= state->limits.clients) {
+        // Those who may only read make room first, also for each other: root is not to suffer from them.
+        if (state->connections.size() >= state->limits.clients && !state->evict(&Connection::is_reader) &&
+            !state->evict(nullptr)) {
             // Best effort: the line fits an empty socket buffer.
             const Error full(ErrorCode::kLimit,
                              fmt::format("{} control clients are connected already", state->limits.clients));

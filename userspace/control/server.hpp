@@ -25,8 +25,14 @@ using Handler = std::function<boost::asio::awaitable<Result<boost::json::object>
 
 struct ServerLimits {
     std::size_t request_bytes = kMaxRequestBytes;
-    /// Connections at a time; one more is told so and closed.
+    /// Connections at a time. One more takes the place of the one that has kept us waiting longest, for a
+    /// request or for taking a reply; if none does, it is told so and closed.
     std::size_t clients = 64;
+    /// Requests of more than a MiB that are being received at a time; one more is refused.
+    std::size_t large_requests = 2;
+    /// Replies and events that clients have not taken yet, all together; who has kept us waiting longest with
+    /// his is closed to make room. A single one may be larger.
+    std::size_t untaken_bytes = std::size_t{128} << 20U;
     /// Events waiting for one monitor; further ones are counted and told as {"type":"lost","count":N}.
     std::size_t queued_events = 4096;
     /// From connect or from the last reply to the end of the next request; then the connection is closed.

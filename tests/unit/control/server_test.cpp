@@ -300,25 +300,95 @@ TEST_F(ServerTest, a_handler_that_waits_holds_up_nobody) {
     EXPECT_EQ(read_line(waiting.get()), R"({"schema":1})");
 }
 
-TEST_F(ServerTest, one_client_too_many_is_told_so) {
+TEST_F(ServerTest, one_client_too_many_takes_the_place_of_the_one_that_says_nothing_longest) {
     ServerLimits limits;
     limits.clients = 8;
     start(limits);
+    const UniqueFd unfinished = connect_raw();
+    write_all(unfinished.get(), "{\"schema\":1,");
     std::vector<Client> clients;
-    for (std::size_t i = 0; i < limits.clients; ++i) {
+    for (std::size_t i = 1; i < limits.clients; ++i) {
         clients.push_back(connect());
         ASSERT_TRUE(clients.back().call("echo", {}));
     }
-    EXPECT_EQ(connect().call("echo", {}).error().message(), "8 control clients are connected already");
+    Client late = connect();
+    EXPECT_TRUE(late.call("echo", {}));
+    EXPECT_EQ(read_line(unfinished.get()), "");
     for (Client& client : clients)
         EXPECT_TRUE(client.call("echo", {}));
+    EXPECT_TRUE(late.call("echo", {}));
+}
+
+TEST_F(ServerTest, one_client_too_many_is_told_so_when_all_others_are_being_served) {
+    ServerLimits limits;
+    limits.clients = 4;
+    start(limits);
+    std::vector<UniqueFd> waiting;
+    for (std::size_t i = 0; i < limits.clients - 1; ++i) {
+        waiting.push_back(connect_raw());
+        write_all(waiting.back().get(), request_line("wait", {}));
+    }
+    std::optional<Client> monitor(connect());
+    ASSERT_TRUE(monitor->call("event monitor", {}));
+    EXPECT_EQ(connect().call("echo", {}).error().message(), "4 control clients are connected already");
     // The place of one that leaves is free once the server has seen it go.
-    clients.pop_back();
+    monitor.reset();
     const auto end = std::chrono::steady_clock::now() + kDeadline;
     bool served = false;
     while (!served && std::chrono::steady_clock::now() < end)
         served = connect().call("echo", {}).has_value();
     EXPECT_TRUE(served);
+    on_server([this] { release_.cancel(); });
+    for (const UniqueFd& fd : waiting)
+        EXPECT_EQ(read_line(fd.get()), R"({"schema":1})");
+}
+
+TEST_F(ServerTest, large_requests_are_received_a_few_at_a_time) {
+    ServerLimits limits;
+    limits.large_requests = 1;
+    limits.request_timeout = 1h;
+    start(limits);
+    const std::string large = request_line("echo", {{"text", std::string(2U << 20U, 'x')}});
+    const UniqueFd unfinished = connect_raw();
+    write_all(unfinished.get(), std::string_view(large).substr(0, large.size() - 1));
+    std::string told;
+    const auto end = std::chrono::steady_clock::now() + kDeadline;
+    while (told.find("too many other large requests") == std::string::npos &&
+           std::chrono::steady_clock::now() < end) {
+        const UniqueFd second = connect_raw();
+        std::thread writer([&] { write_all(second.get(), large); });
+        std::array<char, 256> text{};
+        const ssize_t n = ::recv(second.get(), text.data(), text.size(), 0);
+        told.assign(text.data(), static_cast<std::size_t>(std::max<ssize_t>(n, 0)));
+        ::shutdown(second.get(), SHUT_RDWR);
+        writer.join();
+    }
+    EXPECT_NE(told.find("too many other large requests"), std::string::npos) << told;
+    // The first one still has its place, and gives it back.
+    write_all(unfinished.get(), "\n");
+    std::string reply(16, '\0');
+    EXPECT_EQ(::recv(unfinished.get(), reply.data(), reply.size(), MSG_WAITALL), std::ssize(reply));
+    EXPECT_EQ(reply, R"({"schema":1,"arg)");
+    EXPECT_TRUE(connect().call("echo", {{"text", std::string(2U << 20U, 'x')}}));
+}
+
+TEST_F(ServerTest, replies_that_nobody_takes_make_room_for_those_that_are_taken) {
+    ServerLimits limits;
+    limits.untaken_bytes = 1U << 20U;
+    start(limits);
+    const std::string request = request_line("echo", {{"text", std::string(900U << 10U, 'x')}});
+    std::vector<UniqueFd> lazy;
+    for (int i = 0; i < 4; ++i) {
+        lazy.push_back(connect_raw());
+        write_all(lazy.back().get(), request);
+    }
+    Client honest = connect();
+    for (int i = 0; i < 4; ++i)
+        EXPECT_TRUE(honest.call("echo", {{"text", std::string(900U << 10U, 'x')}}));
+    for (const UniqueFd& fd : lazy) {
+        pollfd closed{.fd = fd.get(), .events = 0, .revents = 0};
+        EXPECT_EQ(::poll(&closed, 1, static_cast<int>(kDeadline.count())), 1);
+    }
 }
 
 TEST_F(ServerTest, only_root_is_served) {
