@@ -65,7 +65,7 @@ struct splice_work {
 	__u32 payload_length;
 	bool malformed;
 	bool last_hop;
-	bool is_over; /* the splice was closed or ended by this segment */
+	bool is_news; /* this segment has closed or ended the splice, or is the first FIN of its sender */
 	struct tg_tcp_options options;
 	struct tg_rewrite rewrite;
 	struct tg_tcp tcp_before, tcp;
@@ -242,6 +242,7 @@ static __always_inline verdict_t splice_track(struct tg_splice *splice, struct s
 	if (distance(end, from->end) > 0)
 		from->end = end;
 	if (tcp->flags & TCP_FIN) {
+		work->is_news = !(from->flags & TG_SPLICE_FIN);
 		from->flags |= TG_SPLICE_FIN;
 		from->fin_end = end;
 	}
@@ -327,7 +328,7 @@ static __always_inline int splice_judge(struct tg_splice *splice, struct splice_
 		from->flags |= TG_SPLICE_REUSED;
 		splice->state = TG_SPLICE_ENDED;
 		splice->changed_ns = now;
-		work->is_over = true;
+		work->is_news = true;
 		return SPLICE_NONE;
 	}
 	verdict = splice_track(splice, work, from_end);
@@ -336,7 +337,7 @@ static __always_inline int splice_judge(struct tg_splice *splice, struct splice_
 	if (splice->state == TG_SPLICE_FORWARDING && splice_has_closed(splice)) {
 		splice->state = TG_SPLICE_CLOSED;
 		splice->changed_ns = now;
-		work->is_over = true;
+		work->is_news = true;
 	}
 	splice_prepare(splice, work, from_end);
 	return TG_DROP_NONE;
@@ -353,7 +354,7 @@ static __always_inline void send_splice_event(const struct splice_work *work, __
 	__builtin_memset(event, 0, sizeof(*event));
 	event->time_ns = now;
 	event->guest_id = work->guest_id;
-	event->type = TG_EVENT_SPLICE_OVER;
+	event->type = TG_EVENT_SPLICE;
 	event->flow = work->key;
 	bpf_ringbuf_submit(event, 0);
 }
@@ -372,7 +373,7 @@ static __always_inline bool splice_load(struct __sk_buff *skb, const struct pack
 	work->header_length = header_length;
 	work->payload_length = packet->l4_length - header_length;
 	work->last_hop = packet->hop_limit <= 1;
-	work->is_over = false;
+	work->is_news = false;
 	work->malformed =
 	    !tg_find_options(&work->tcp, header_length - sizeof(struct tcp_header), &work->options) ||
 	    !is_answerable(packet); /* no TCP sends extension headers */
@@ -388,7 +389,7 @@ static __always_inline int splice_enter(struct tg_splice *splice, struct splice_
 	bpf_spin_lock(&splice->lock);
 	verdict = splice_judge(splice, work, from_end, now);
 	bpf_spin_unlock(&splice->lock);
-	if (work->is_over)
+	if (work->is_news)
 		send_splice_event(work, now);
 	return verdict;
 }

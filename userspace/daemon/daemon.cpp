@@ -484,7 +484,7 @@ asio::awaitable<void> Daemon::follow_drops() {
         datapath_->read_events([this](const datapath::DropEvent& event) { tell_drop(event); },
                                [this](const datapath::FlowTuple& flow) {
                                    for (const auto& worker : workers_)
-                                       worker->splice_over({flow.guest, flow.peer});
+                                       worker->splice_changed({flow.guest, flow.peer});
                                });
     }
 }

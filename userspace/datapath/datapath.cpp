@@ -413,8 +413,8 @@ class KernelDatapath final : public Datapath {
     [[nodiscard]] int event_fd() const override { return events_->fd(); }
 
     void read_events(const std::function<void(const DropEvent&)>& dropped,
-                     const std::function<void(const FlowTuple&)>& splice_over) override {
-        events_->read({dropped, splice_over});
+                     const std::function<void(const FlowTuple&)>& splice_changed) override {
+        events_->read({dropped, splice_changed});
     }
 
     [[nodiscard]] std::uint64_t events_lost() const override { return drops_.events_lost(); }

@@ -366,10 +366,10 @@ class Datapath {
     virtual void count_drop(std::optional<unsigned> ifindex, tg_drop_reason reason) = 0;
 
     /// A descriptor that polls readable when events wait, and the call that then hands each one on: what was
-    /// dropped, and spliced flows that were closed or ended by a packet. Events may be lost.
+    /// dropped, and spliced flows that a packet has ended or half ended. Events may be lost.
     [[nodiscard]] virtual int event_fd() const = 0;
     virtual void read_events(const std::function<void(const DropEvent&)>& dropped,
-                             const std::function<void(const FlowTuple&)>& splice_over) = 0;
+                             const std::function<void(const FlowTuple&)>& splice_changed) = 0;
     [[nodiscard]] virtual std::uint64_t events_lost() const = 0;
 
     /// Removes entries whose time is over: half-open connections, DNS questions, bindings, their names and

@@ -52,9 +52,9 @@ void hand_on(const void* data, std::size_t size, const Events::Sinks& sinks) {
     const auto event = read_record<tg_event>(data, size);
     if (!event || event->reason >= TG_DROP_REASON_MAX)
         return;
-    if (event->type == TG_EVENT_SPLICE_OVER) {
-        if (sinks.splice_over)
-            sinks.splice_over(tuple_from_abi(event->flow));
+    if (event->type == TG_EVENT_SPLICE) {
+        if (sinks.splice_changed)
+            sinks.splice_changed(tuple_from_abi(event->flow));
         return;
     }
     DropEvent out = event_from_abi(*event);

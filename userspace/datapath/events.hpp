@@ -17,7 +17,7 @@ class Events {
     /// What events are handed to; what is empty gets none.
     struct Sinks {
         std::function<void(const DropEvent&)> dropped;
-        std::function<void(const FlowTuple&)> splice_over;
+        std::function<void(const FlowTuple&)> splice_changed;
     };
 
     static Result<std::unique_ptr<Events>> open(int events_fd);

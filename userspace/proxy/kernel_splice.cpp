@@ -31,10 +31,10 @@ constexpr std::size_t kFirstFlightBytes = 128UL * 1024;
 /// While segments reach a socket the numbers may move on between two readings; then the flow is refused.
 constexpr int kReadings = 4;
 
-/// An event tells of a flow that is over; what else there is to see grows rarer with its age, of which half
-/// passes before the next look, within these bounds.
+/// An event tells of a flow that has ended or half ended; what else there is to see grows rarer with its age,
+/// which doubles until the next look, within these bounds.
 constexpr milliseconds kShortestLook{50};
-constexpr seconds kLongestLook{60};
+constexpr seconds kLongestLook{600};
 /// The first retransmission of a first flight; the time doubles with each (RFC 6298 5).
 constexpr milliseconds kFirstResend{200};
 constexpr milliseconds kLongestResend{5000};
@@ -388,7 +388,7 @@ void KernelSplice::forget(const Flow& flow) {
         flows_.erase(found);
 }
 
-void KernelSplice::over(const SpliceTable::Key& key) {
+void KernelSplice::changed(const SpliceTable::Key& key) {
     if (const auto found = flows_.find(key); found != flows_.end())
         look_at(std::shared_ptr(found->second));
 }
@@ -489,10 +489,9 @@ void KernelSplice::look_at(const std::shared_ptr<Flow>& flow) {
         kill(*flow, RelayEnd::kIdle, RelayParty::kDaemon);
         return;
     }
-    const auto half_age = std::chrono::duration_cast<milliseconds>(now - flow->since) / 2;
-    const milliseconds next = !flow->flight.empty()
-                                  ? kShortestLook
-                                  : std::clamp<milliseconds>(half_age, kShortestLook, kLongestLook);
+    const auto age = std::chrono::duration_cast<milliseconds>(now - flow->since);
+    const milliseconds next =
+        !flow->flight.empty() ? kShortestLook : std::clamp<milliseconds>(age, kShortestLook, kLongestLook);
     schedule(flow, now + std::min(next, limit - silence));
 }
 

@@ -88,8 +88,8 @@ class KernelSplice {
     /// Waits until the flow has ended. Terminal cancellation resets both ends, as in net::Relay::run().
     boost::asio::awaitable<net::RelayResult> run(std::shared_ptr<Flow> flow, net::RelayOptions options);
 
-    /// Whether the flow has ended is to be looked at now, if it is one of ours.
-    void over(const SpliceTable::Key& key);
+    /// The flow has ended or half ended, if it is one of ours.
+    void changed(const SpliceTable::Key& key);
 
     /// Lets each flow leave by the interface of its route of now. One that leads nowhere stays as it is.
     void routes_changed();

@@ -272,9 +272,9 @@ void Worker::adopt(SpliceTable::Left left) {
     });
 }
 
-void Worker::splice_over(const SpliceTable::Key& flow) {
+void Worker::splice_changed(const SpliceTable::Key& flow) {
     if (KernelSplice* const kernel = carriers_->find_kernel())
-        asio::post(context_, [kernel, flow] { kernel->over(flow); });
+        asio::post(context_, [kernel, flow] { kernel->changed(flow); });
 }
 
 void Worker::routes_changed() {

@@ -77,8 +77,8 @@ class Worker {
                                          LiveFlowsOrder order);
     /// Goes on with a flow that an earlier daemon has left. Only if the worker can splice in the kernel.
     void adopt(SpliceTable::Left left);
-    /// A packet has closed or ended the spliced flow, if it is one of this worker's. Returns at once.
-    void splice_over(const SpliceTable::Key& flow);
+    /// A packet has ended or half ended the spliced flow, if it is one of this worker's. Returns at once.
+    void splice_changed(const SpliceTable::Key& flow);
     /// The host may reach servers by other interfaces now. Returns at once.
     void routes_changed();
     void set_host_addresses(std::vector<IpAddress> addresses);

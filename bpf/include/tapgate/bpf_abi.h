@@ -595,7 +595,8 @@ TG_ASSERT_SIZE(struct tg_owned, 4);
 enum tg_event_type {
 	TG_EVENT_DROP = 1,
 	TG_EVENT_DNS_REFUSED = 2, /* struct tg_dns_event */
-	TG_EVENT_SPLICE_OVER = 3, /* `flow` was closed or ended by its ends; `reason` and the like are zero */
+	TG_EVENT_SPLICE = 3, /* `flow` was closed or ended by its ends, or one of them has sent FIN; `reason` and
+				the like are zero */
 };
 
 struct tg_event {
