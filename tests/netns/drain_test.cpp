@@ -92,7 +92,7 @@ TEST_P(Drain, a_second_signal_ends_the_drain) {
     world.daemon.finish();
 }
 
-INSTANTIATE_TEST_SUITE_P(, Drain, families(), family_name);
+INSTANTIATE_TEST_SUITE_P(Family, Drain, families(), family_name);
 
 } // namespace
 } // namespace tapgate::test

@@ -67,6 +67,9 @@ class Load {
     /// The errno of the last connection that failed, 0 if it was after the handshake.
     [[nodiscard]] int last_error() const { return last_error_; }
 
+    /// The rcode of the last query that failed, -1 if there was no answer.
+    [[nodiscard]] int query_failure() const { return query_failure_; }
+
     [[nodiscard]] bool denied_got_through() const { return denied_got_through_; }
 
     /// The longest time without a connection that was served.
@@ -108,8 +111,10 @@ class Load {
                                    family.record, kPatienceUnderLoad);
             if (reply && reply->rcode == kNoError)
                 ++answered_;
-            else
+            else {
+                query_failure_ = reply ? reply->rcode : -1;
                 ++failed_queries_;
+            }
         }
     }
 
@@ -120,6 +125,7 @@ class Load {
     std::atomic<unsigned> failed_connections_{0};
     std::atomic<unsigned> failed_queries_{0};
     std::atomic<int> last_error_{0};
+    std::atomic<int> query_failure_{0};
     std::atomic<bool> denied_got_through_{false};
     std::atomic<std::chrono::milliseconds> longest_gap_{};
     std::thread connecting_;
@@ -191,7 +197,7 @@ TEST_P(HandOver, an_upgrade_loses_no_connection_and_no_query) {
     EXPECT_TRUE(load.goes_on());
     load.stop();
     EXPECT_EQ(load.failed_connections(), 0U) << "of " << load.served() << ", errno " << load.last_error();
-    EXPECT_EQ(load.failed_queries(), 0U) << "of " << load.answered();
+    EXPECT_EQ(load.failed_queries(), 0U) << "of " << load.answered() << ", rcode " << load.query_failure();
     EXPECT_FALSE(load.denied_got_through());
     EXPECT_EQ(closed.accepted(), 0U);
     // What goes at the end is what the daemon before has left in place for this one.
@@ -309,7 +315,7 @@ TEST_P(HandOver, after_a_restart_and_a_crash_all_is_as_it_was_and_nothing_has_pa
     EXPECT_EQ(closed.accepted(), 0U);
 }
 
-INSTANTIATE_TEST_SUITE_P(, HandOver, families(), family_name);
+INSTANTIATE_TEST_SUITE_P(Family, HandOver, families(), family_name);
 
 } // namespace
 } // namespace tapgate::test

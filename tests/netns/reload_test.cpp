@@ -209,7 +209,7 @@ TEST_P(Reload, guests_come_go_and_change_with_the_file) {
     EXPECT_FALSE(world.daemon.guest("late-%i").empty());
 }
 
-INSTANTIATE_TEST_SUITE_P(, Reload, families(), family_name);
+INSTANTIATE_TEST_SUITE_P(Family, Reload, families(), family_name);
 
 } // namespace
 } // namespace tapgate::test

@@ -567,7 +567,7 @@ TG_ASSERT_SIZE(union tg_policy_block, 128);
  */
 struct tg_generation {
 	__u64 generation;
-	__u64 digest; /* of the policy's name, text and blocks: what is equal in it is the same policy; 0: unknown */
+	__u64 digest; /* of the policy's name, text and blocks; 0: nothing can be said of them */
 };
 TG_ASSERT_SIZE(struct tg_generation, 16);
 
