@@ -104,7 +104,10 @@ void check_hello(std::string_view passed) {
     const ByteView bytes(reinterpret_cast<const std::uint8_t*>(passed.data()), passed.size());
     proto::TlsClientHelloParser hello;
     TAPGATE_ASSERT(hello.update(bytes) == proto::PeekStatus::kDone);
-    TAPGATE_ASSERT(!hello.hello().server_name || *hello.hello().server_name == "good.test");
+    if (hello.hello().server_name) {
+        const auto name = policy::Name::from_wire(*hello.hello().server_name);
+        TAPGATE_ASSERT(name && name->text() == "good.test");
+    }
     for (ByteView rest = bytes.subspan(hello.size()); !rest.empty();) {
         TAPGATE_ASSERT(rest[0] != 22);
         if (rest.size() < 5)
