@@ -42,8 +42,7 @@ json::array strings_json(const std::vector<IpAddress>& addresses) {
 }
 
 /// Counters of a guest's queries by outcome, all queries together, and the bindings that made room.
-json::object dns_json(Daemon& daemon, const GuestRegistry::Attached& attached) {
-    const proxy::GuestCounters& counters = *attached.guest.counters;
+json::object dns_json(const proxy::GuestCounters& counters, const datapath::GuestUse& use) {
     json::object object;
     std::uint64_t asked = 0;
     for (std::size_t i = 0; i < proxy::kDnsOutcomes; ++i) {
@@ -53,13 +52,14 @@ json::object dns_json(Daemon& daemon, const GuestRegistry::Attached& attached) {
         asked += count;
     }
     object["asked"] = asked;
-    object["evicted"] = daemon.datapath().guest_use(attached.ifindex).evicted;
+    object["evicted"] = use.evicted;
     return object;
 }
 
 json::object attached_json(Daemon& daemon, const GuestRegistry::Attached& attached) {
     const proxy::Guest& guest = attached.guest;
     const auto mac = daemon.datapath().guest_mac(attached.ifindex);
+    const datapath::GuestUse use = daemon.datapath().guest_use(attached.ifindex);
     json::object object;
     object["name"] = guest.name;
     object["interface"] = attached.interface;
@@ -71,9 +71,9 @@ json::object attached_json(Daemon& daemon, const GuestRegistry::Attached& attach
     object["gateways"] = strings_json(guest.gateways);
     object["policy"] = guest.policy->name;
     object["generation"] = guest.policy->generation;
-    object["sessions"] = daemon.datapath().guest_use(attached.ifindex).sessions;
+    object["sessions"] = use.sessions;
     object["bindings"] = daemon.datapath().bindings(guest.id).size();
-    object["dns"] = dns_json(daemon, attached);
+    object["dns"] = dns_json(*guest.counters, use);
     object["drops"] = drops_json(daemon.datapath().drops(attached.ifindex));
     object["error"] = "";
     return object;
@@ -444,7 +444,7 @@ Reply dns_stats(Daemon& daemon, const json::object& args) {
             continue;
         json::object object;
         object["guest"] = attached.guest.name;
-        object["queries"] = dns_json(daemon, attached);
+        object["queries"] = dns_json(*attached.guest.counters, daemon.datapath().guest_use(attached.ifindex));
         guests.push_back(std::move(object));
     }
     json::object reply;
