@@ -129,7 +129,7 @@ asio::awaitable<void> Session::live() {
         co_return;
     }
     judgement_ = judgement_of(*policy_, *decision);
-    publish_verdict();
+    publish_verdict(decision);
     if (decision->verdict != policy::Verdict::kAllow) {
         refuse();
         co_await deny_readably();
@@ -519,14 +519,14 @@ bool Session::admits(const policy::FirstFlight& flight, std::string_view reason)
     const Result<void> learned = facts_.learn_more(context_.kernel, *guest_, *context_.host_addresses());
     facts_.flight = flight;
     flight_reason_ = reason;
+    std::optional<policy::Decision> decision;
     if (learned)
-        judgement_ =
-            judgement_of(*policy_, policy::decide_first_flight(*policy_->compiled, facts_.flow(), flight));
-    else
-        judgement_ = {policy_->generation, false, {}, "failed: " + learned.error().message()};
+        decision = policy::decide_first_flight(*policy_->compiled, facts_.flow(), flight);
+    judgement_ = decision ? judgement_of(*policy_, *decision)
+                          : Judgement{policy_->generation, false, {}, "failed: " + learned.error().message()};
     // One event for each name that a connection goes by, not one for each request.
     if (!judgement_.allowed || name_of(facts_) != name_before || source_of_name(facts_) != source_before)
-        publish_verdict();
+        publish_verdict(decision);
     return judgement_.allowed;
 }
 
@@ -534,7 +534,7 @@ bool Session::judges_every_request() const {
     return policy_->compiled->policy().http_host == policy::HttpHost::kEvery;
 }
 
-void Session::publish_verdict() {
+void Session::publish_verdict(const std::optional<policy::Decision>& decision) {
     VerdictEvent event;
     event.guest = guest_->name;
     event.source = source_;
@@ -545,21 +545,12 @@ void Session::publish_verdict() {
     event.rule = judgement_.rule;
     event.basis = event.allowed ? judgement_.basis : judged_basis();
     event.generation = judgement_.generation;
-    if (!event.allowed)
-        event.to_allow = remedy();
+    if (decision && decision->verdict == policy::Verdict::kDeny) {
+        const policy::CompiledPolicy& compiled = *policy_->compiled;
+        event.to_allow = policy::remedy_text(
+            compiled.policy(), policy::remedy_for_flow(compiled, facts_.flow(), facts_.flight, *decision));
+    }
     context_.events.publish(std::move(event));
-}
-
-std::string Session::remedy() const {
-    const policy::CompiledPolicy& compiled = *policy_->compiled;
-    const policy::FlowFacts flow = facts_.flow();
-    const policy::Decision decision = facts_.flight
-                                          ? policy::decide_first_flight(compiled, flow, *facts_.flight)
-                                          : policy::decide_syn(compiled, flow);
-    if (decision.verdict != policy::Verdict::kDeny)
-        return {};
-    return policy::remedy_text(compiled.policy(),
-                               policy::remedy_for_flow(compiled, flow, facts_.flight, decision));
 }
 
 void Session::publish_end() {

@@ -176,11 +176,10 @@ class Session : public std::enable_shared_from_this<Session>, private FlightGate
     /// Notes that the guest is denied; to be told by the caller.
     void refuse();
 
-    void publish_verdict();
+    /// Tells judgement_, which is of `decision`; nothing if it could not be decided.
+    void publish_verdict(const std::optional<policy::Decision>& decision);
     void publish_end();
     [[nodiscard]] std::string judged_basis() const;
-    /// What would have to change for the flow to be allowed; empty if it is by now.
-    [[nodiscard]] std::string remedy() const;
     [[nodiscard]] std::string_view verdict() const;
     [[nodiscard]] net::RelayCounters carried() const;
     void reset_guest();
