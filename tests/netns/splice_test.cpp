@@ -41,6 +41,26 @@ void set_sysctls(const NetNs& ns, const std::vector<std::string>& settings) {
     must_run(argv, &ns);
 }
 
+/// A server that answers "\0ping" and then waits for the end.
+class EchoOnce {
+  public:
+    EchoOnce(const NetNs& ns, const Endpoint& endpoint)
+        : server_(ns, endpoint, [this](TcpStream& stream) {
+              stream.send(stream.receive(5).bytes);
+              end_ = stream.receive_to_end().end;
+          }) {}
+
+    /// How its connection ended, waited for.
+    [[nodiscard]] End end() const {
+        EXPECT_TRUE(wait_until([this] { return end_ != End::kNone; }));
+        return end_;
+    }
+
+  private:
+    std::atomic<End> end_{End::kNone};
+    TcpServer server_;
+};
+
 class KernelSplice : public WorldTest<KernelSplice> {
   public:
     static std::unique_ptr<World> make_world() { return make_splicing_world(); }
@@ -251,17 +271,12 @@ TEST_P(KernelSplice, a_port_that_is_used_again_at_once_is_a_new_flow) {
 }
 
 TEST_P(KernelSplice, a_swap_that_denies_a_flow_ends_it_at_both_ends) {
-    std::atomic<int> end{-1};
-    const TcpServer server(internet(), site(kPeeked), [&](TcpStream& stream) {
-        stream.send(stream.receive(5).bytes);
-        end = static_cast<int>(stream.receive_to_end().end);
-    });
+    const EchoOnce server(internet(), site(kPeeked));
     auto [stream, splice] = echoed(kPeeked);
     EXPECT_EQ(splice, "kernel");
     world().daemon.load_policy(policy_text({"allow@other.test:tcp"}));
     EXPECT_EQ(stream.receive_to_end().end, End::kReset);
-    EXPECT_TRUE(wait_until([&] { return end >= 0; }));
-    EXPECT_EQ(end, static_cast<int>(End::kReset));
+    EXPECT_EQ(server.end(), End::kReset);
     EXPECT_TRUE(wait_until([] { return world().daemon.flows().empty(); }));
     EXPECT_EQ(entries("flows"), entries("upstream_flows"));
 }
@@ -322,19 +337,14 @@ TEST_P(KernelSplice, how_a_flow_ended_is_told_once_whichever_daemon_is_there) {
 }
 
 TEST_P(KernelSplice, a_flow_that_the_next_daemons_policy_denies_is_cut) {
-    std::atomic<int> end{-1};
-    const TcpServer server(internet(), site(kPeeked), [&](TcpStream& stream) {
-        stream.send(stream.receive(5).bytes);
-        end = static_cast<int>(stream.receive_to_end().end);
-    });
+    const EchoOnce server(internet(), site(kPeeked));
     auto [stream, splice] = echoed(kPeeked);
     EXPECT_EQ(splice, "kernel");
     world().daemon.kill();
     std::ofstream(world().daemon.policy_file()) << policy_text({"deny@bulk.test", kRules[1]});
     world().daemon.start();
     EXPECT_EQ(stream.receive_to_end().end, End::kReset);
-    EXPECT_TRUE(wait_until([&] { return end >= 0; }));
-    EXPECT_EQ(end, static_cast<int>(End::kReset));
+    EXPECT_EQ(server.end(), End::kReset);
     EXPECT_TRUE(wait_until([] { return world().daemon.flows().empty(); }));
     EXPECT_TRUE(is(end_of(stream), "how", "policy"));
     std::ofstream(world().daemon.policy_file()) << policy_text(kRules);
