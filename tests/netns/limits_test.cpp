@@ -105,6 +105,37 @@ TEST_P(Limits, sessions_over_the_cap_are_reset_and_room_is_given_back) {
     EXPECT_TRUE(wait_until(session_works));
 }
 
+TEST_P(Limits, why_tells_a_guest_that_has_all_its_sessions_before_it_tries) {
+    const std::string target = server(kServer, kPort).to_string();
+    const auto why = [&](const char* guest) { return world().daemon.ask({"why", guest, target}); };
+    EXPECT_TRUE(wait_until([] { return world().daemon.flows().empty(); }));
+    EXPECT_EQ(why("vm0").at("verdict").as_string(), "allow");
+    std::vector<TcpStream> held;
+    for (unsigned i = 0; i < kSessions; ++i) {
+        auto stream = TcpStream::connect(guest(), server(kServer, kPort));
+        ASSERT_TRUE(stream.has_value());
+        stream->send("ping");
+        EXPECT_EQ(stream->receive(4).bytes, "ping");
+        held.push_back(std::move(*stream));
+    }
+    const std::uint64_t before = world().daemon.drops("session-cap");
+    const boost::json::object reply = why("vm0");
+    EXPECT_EQ(reply.at("verdict").as_string(), "deny") << boost::json::serialize(reply);
+    const boost::json::object& last = reply.at("steps").as_array().back().as_object();
+    EXPECT_EQ(last.at("step").as_string(), "syn");
+    EXPECT_EQ(last.at("verdict").as_string(), "deny");
+    EXPECT_EQ(last.at("text").as_string(), "the guest has too many sessions");
+    const boost::json::object& remedy = reply.at("to_allow").as_object();
+    EXPECT_EQ(remedy.at("text"), last.at("text"));
+    EXPECT_FALSE(remedy.at("possible").as_bool()) << "no rule gives it more sessions";
+    EXPECT_EQ(why("vm1").at("verdict").as_string(), "allow");
+    EXPECT_EQ(world().daemon.drops("session-cap"), before) << "asking counts as nothing";
+    // As it then is.
+    EXPECT_EQ(exchange(guest(), server(kServer, kPort), "ping").connect_error, ECONNREFUSED);
+    held.clear();
+    EXPECT_TRUE(wait_until([&] { return why("vm0").at("verdict").as_string() == "allow"; }));
+}
+
 TEST_P(Limits, B35_a_guest_that_connects_without_end_does_not_keep_another_from_it) {
     {
         // Idle, and in every place that the guest has: what comes behind finds none.
