@@ -25,8 +25,8 @@ std::vector<std::string> command(const std::filesystem::path& file, pid_t thread
     std::vector<std::string> argv = {"strace", "-o", file, "-p", std::to_string(thread)};
     if (fault) {
         argv.emplace_back("-e");
-        argv.push_back(
-            fmt::format("inject={}:error={}:when={}", fault->name, fault->error, fault->occurrence));
+        argv.push_back(fmt::format("inject={}:error={}:when={}{}", fault->name, fault->error,
+                                   fault->occurrence, fault->and_later ? "+" : ""));
     }
     return argv;
 }

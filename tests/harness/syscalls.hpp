@@ -20,11 +20,13 @@ struct Syscall {
     bool is_injected = false;
 };
 
-/// The `occurrence`th call of `name` (from 1) is not made but fails with `error`, as "ENOMEM".
+/// The `occurrence`th call of `name` (from 1), and if wanted all after it, is not made but fails with
+/// `error`, as "ENOMEM".
 struct CallFault {
     std::string name;
     std::string error;
     unsigned occurrence = 1;
+    bool and_later = false;
 };
 
 /// strace on one thread: tells its system calls, and can make one of them fail. Every way into the kernel is

@@ -353,5 +353,75 @@ INSTANTIATE_TEST_SUITE_P(Conversation, Fault, testing::ValuesIn(conversations())
     return std::get<0>(tested.param).name + "_" + std::get<1>(tested.param)->name;
 });
 
+/// What is told of a denial while no map of BPF's can be read: that it was one, but nothing that would have
+/// to be known of bindings.
+class UnreadBindings : public WorldTest<UnreadBindings> {
+  public:
+    static std::unique_ptr<World> make_world() {
+        DaemonConfig config;
+        config.daemon = "workers = 1\nsandbox = false"; // strace's calls that are not made are number -1
+        config.policy = policy_text({"deny@public:tcp:7002", "allow@named.test:tcp:80"});
+        return std::make_unique<World>(config, std::vector<std::string>{dual_stack("named.test", kServer)});
+    }
+
+  protected:
+    static SyscallTrace without_maps(pid_t thread) {
+        return SyscallTrace(thread, CallFault{"bpf", "ENOMEM", 1, true});
+    }
+
+    EventMonitor monitor_{world().daemon};
+};
+
+TEST_P(UnreadBindings, a_drop_is_told_without_its_rule) {
+    const auto told = [this](std::string_view source) {
+        return monitor_.wait_for([&](const boost::json::object& event) {
+            return is(event, "type", "drop") && is(event, "verdict", "deny") && !is(event, "source", source);
+        });
+    };
+    std::optional<boost::json::object> event;
+    {
+        SyscallTrace trace = without_maps(world().daemon.pid());
+        EXPECT_EQ(exchange(guest(), server(kServer, 7002), "hello").connect_error, ECONNREFUSED);
+        event = told("");
+        EXPECT_TRUE(std::ranges::any_of(trace.stop(), &Syscall::is_injected));
+    }
+    ASSERT_TRUE(event.has_value());
+    EXPECT_TRUE(is(*event, "guest", "vm0")) << boost::json::serialize(*event);
+    EXPECT_TRUE(is(*event, "reason", "policy"));
+    EXPECT_TRUE(is(*event, "destination", server(kServer, 7002).to_string()));
+    EXPECT_TRUE(is(*event, "rule", ""));
+    EXPECT_TRUE(is(*event, "to_allow", ""));
+
+    EXPECT_EQ(exchange(guest(), server(kServer, 7002), "hello").connect_error, ECONNREFUSED);
+    event = told(event->at("source").as_string());
+    ASSERT_TRUE(event.has_value());
+    EXPECT_TRUE(is(*event, "rule", "deny@public:tcp:7002")) << boost::json::serialize(*event);
+    EXPECT_FALSE(is(*event, "to_allow", ""));
+}
+
+TEST_P(UnreadBindings, a_request_is_denied_for_that_and_with_no_advice) {
+    resolve(world(), family(), "named.test");
+    const TcpServer site(world().topology.internet(), server(kServer, 80), [](TcpStream& stream) {
+        while (!stream.receive_some(4096).bytes.empty())
+            stream.send("HTTP/1.1 204 No Content\r\n\r\n");
+    });
+    auto stream = TcpStream::connect(guest(), site.endpoint());
+    ASSERT_TRUE(stream.has_value());
+    stream->send("GET / HTTP/1.1\r\nHost: named.test\r\n\r\n");
+    EXPECT_EQ(stream->receive(27).bytes, "HTTP/1.1 204 No Content\r\n\r\n");
+    SyscallTrace trace = without_maps(thread_named(world().daemon.pid(), "tapgate-worker"));
+    stream->send("GET / HTTP/1.1\r\nHost: other.test\r\n\r\n");
+    EXPECT_TRUE(stream->receive_to_end().bytes.starts_with("HTTP/1.1 403 "));
+    trace.stop();
+    const auto event = monitor_.wait_for([](const boost::json::object& seen) {
+        return is(seen, "type", "verdict") && is(seen, "verdict", "deny");
+    });
+    ASSERT_TRUE(event.has_value());
+    EXPECT_TRUE(event->at("basis").as_string().starts_with("failed: ")) << boost::json::serialize(*event);
+    EXPECT_TRUE(is(*event, "to_allow", ""));
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, UnreadBindings, families(), family_name);
+
 } // namespace
 } // namespace tapgate::test
