@@ -12,6 +12,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <functional>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -33,11 +34,13 @@ using Clock = std::chrono::steady_clock;
 using Micros = std::chrono::duration<double, std::micro>;
 
 constexpr std::uint16_t kPort = 7000;   // admitted by its SYN
-constexpr std::uint16_t kPeeked = 7443; // a name decides
+constexpr std::uint16_t kPeeked = 7443; // the name in the first flight decides, and silence is no answer
 constexpr unsigned kNamed = 10;
 constexpr unsigned kServers = 200; // addresses, so that source ports do not run out
 constexpr unsigned kClients = 4;   // threads
-constexpr unsigned kProbes = 2000;
+constexpr unsigned kProbes = 2000; // at a time
+constexpr unsigned kRounds = 5;
+constexpr std::chrono::milliseconds kServerFirst{300};
 
 /// Echoes on every address of the internet, with one thread, until it is destroyed.
 class EchoServer {
@@ -136,9 +139,10 @@ void wait_for_rest(const World& world) {
 
 DaemonConfig config_of(unsigned sessions) {
     DaemonConfig config;
-    config.policy = policy_text({"allow@public:tcp:7000", "allow@named.test:tcp:7443"});
+    config.policy = policy_text(
+        {"allow@dns", "allow@public:tcp:7000", "deny@shadow.test:tcp:7443", "allow@named.test:tcp:7443"});
     config.limits = fmt::format("sessions = {}\nhalf_open = 4096", sessions);
-    config.timers = "peek_ms = 60000";
+    config.timers = fmt::format("peek_ms = 60000\nserver_first_ms = {}", kServerFirst.count());
     config.guests.push_back({"vm1", "tap1", Topology::guest_addresses(1)});
     return config;
 }
@@ -196,45 +200,93 @@ void come_and_go(World& world, unsigned count) {
                failed.load());
 }
 
-/// How long connections of the other guest take, to the first octet back.
-void probe(const World& world, std::string_view when) {
-    std::vector<double> times;
+/// How long connections of the other guest took, to the first octet back.
+struct Times {
+    std::vector<double> us; ///< sorted
     unsigned failed = 0;
-    for (unsigned i = 0; i < kProbes; ++i) {
+
+    [[nodiscard]] double at(double part) const {
+        return us.empty() ? 0.0 : us[static_cast<std::size_t>(part * static_cast<double>(us.size() - 1))];
+    }
+
+    void add(const Times& other) {
+        us.insert(us.end(), other.us.begin(), other.us.end());
+        std::ranges::sort(us);
+        failed += other.failed;
+    }
+
+    void print(std::string_view when) const {
+        fmt::print("{:34} {:8.1f} {:8.1f} {:8.1f} us, {} of them, {} failed\n", when, at(0.5), at(0.9),
+                   at(0.99), us.size(), failed);
+    }
+};
+
+/// As many as kProbes, or less if it is over before.
+Times probe(const World& world, const std::function<bool()>& is_over = [] { return false; }) {
+    Times times;
+    for (unsigned i = 0; i < kProbes && !is_over(); ++i) {
         const Clock::time_point begin = Clock::now();
         const auto stream = connect_and_echo(world.topology.guest(1).ns, server(i));
         if (stream)
-            times.push_back(Micros(Clock::now() - begin).count());
+            times.us.push_back(Micros(Clock::now() - begin).count());
         else
-            ++failed;
+            ++times.failed;
     }
-    std::ranges::sort(times);
-    const auto at = [&](double part) {
-        return times.empty() ? 0.0
-                             : times[static_cast<std::size_t>(part * static_cast<double>(times.size() - 1))];
-    };
-    fmt::print("{:34} {:8.1f} {:8.1f} {:8.1f} us {:4} failed\n", when, at(0.5), at(0.9), at(0.99), failed);
+    std::ranges::sort(times.us);
+    return times;
 }
 
-/// `count` connections of one guest that say nothing, beside another guest.
-void be_silent(World& world, unsigned count) {
-    resolve(world, ipv4(), "named.test");
-    fmt::print("{:34} {:>8} {:>8} {:>8}\n", "another guest: connect and echo", "median", "90 %", "99 %");
-    probe(world, "nothing else going on");
+/// `count` connections that say nothing; what cannot be had is left out.
+std::vector<TcpStream> open_silent(const World& world, unsigned count) {
     std::vector<TcpStream> silent;
     silent.reserve(count);
     for (unsigned i = 0; i < count; ++i) {
         auto stream = TcpStream::connect(world.topology.guest().ns, {ipv4().server(kNamed), kPeeked});
-        if (!stream)
-            throw std::runtime_error(fmt::format("silent connection {} failed", i));
-        silent.push_back(std::move(*stream));
+        if (stream)
+            silent.push_back(std::move(*stream));
     }
-    print_rest(world, fmt::format("{} silent connections", count));
-    probe(world, "beside them");
+    return silent;
+}
+
+/// `count` connections of one guest that say nothing, beside another guest: while they come, and once each of
+/// them is a session that has been judged for its silence and only waits.
+void be_silent(World& world, unsigned count) {
+    Times quiet;
+    Times coming;
+    Times beside;
+    for (unsigned round = 0; round < kRounds; ++round) {
+        // The address has a name that is denied, too, or the silent ones would be admitted by their binding.
+        resolve(world, ipv4(), "named.test");
+        resolve(world, ipv4(), "shadow.test");
+        quiet.add(probe(world));
+        std::atomic<bool> is_over{false};
+        std::vector<TcpStream> silent;
+        {
+            const std::jthread guest([&] {
+                silent = open_silent(world, count);
+                is_over = true;
+            });
+            coming.add(probe(world, [&] { return is_over.load(); }));
+        }
+        if (!wait_until([&] {
+                return world.daemon.guest().at("sessions").to_number<std::size_t>() == silent.size();
+            }))
+            fmt::print("not all of them are sessions\n");
+        std::this_thread::sleep_for(2 * kServerFirst);
+        print_rest(world, fmt::format("{} silent connections", silent.size()));
+        beside.add(probe(world));
+        silent.clear();
+        wait_for_rest(world);
+    }
+    fmt::print("{:34} {:>8} {:>8} {:>8}\n", "another guest: connect and echo", "median", "90 %", "99 %");
+    quiet.print("nothing else going on");
+    coming.print("while they come");
+    beside.print("beside them");
 }
 
 int run(std::string_view what, unsigned count) {
-    World world(config_of(what == "short" ? 2048 : count + 100), {dual_stack("named.test", kNamed)}, 2);
+    World world(config_of(what == "short" ? 2048 : count + 100),
+                {dual_stack("named.test", kNamed), dual_stack("shadow.test", kNamed)}, 2);
     for (const NetNs* ns : {&world.topology.host(), &world.topology.internet(), &world.topology.guest().ns,
                             &world.topology.guest(1).ns})
         must_run({"sysctl", "-qw", "net.ipv4.ip_local_port_range=1024 65535", "net.ipv4.tcp_tw_reuse=1"}, ns);
