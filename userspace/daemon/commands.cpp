@@ -72,7 +72,7 @@ json::object attached_json(Daemon& daemon, const GuestRegistry::Attached& attach
     object["policy"] = guest.policy->name;
     object["generation"] = guest.policy->generation;
     object["sessions"] = use.sessions;
-    object["bindings"] = daemon.datapath().bindings(guest.id).size();
+    object["bindings"] = use.bindings;
     object["dns"] = dns_json(*guest.counters, use);
     object["drops"] = drops_json(daemon.datapath().drops(attached.ifindex));
     object["error"] = "";
@@ -196,9 +196,12 @@ Reply guest_show(Daemon& daemon, const json::object& args) {
             guests.push_back(attached_json(daemon, attached));
     }
     for (const GuestRegistry::Declared& declared : daemon.guests().declared()) {
-        const bool attached = std::ranges::any_of(attached_interfaces, [&](const std::string& interface) {
-            return declared.config.matches(interface);
-        });
+        const bool attached = declared.config.is_glob()
+                                  ? std::ranges::any_of(attached_interfaces,
+                                                        [&](const std::string& interface) {
+                                                            return declared.config.matches(interface);
+                                                        })
+                                  : attached_interfaces.contains(declared.config.interface);
         if (!attached && (!*name || **name == declared.config.name))
             guests.push_back(waiting_json(declared));
     }

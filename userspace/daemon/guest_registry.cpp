@@ -4,6 +4,7 @@
 #include "base/log.hpp"
 
 #include <algorithm>
+#include <unordered_map>
 
 namespace tapgate::daemon {
 
@@ -15,9 +16,8 @@ std::vector<IpAddress> gateways_of(const GuestConfig& config, const net::Link& l
                                    const net::LinkMonitor& links) {
     const auto link_local = *IpPrefix::parse("fe80::/10");
     std::vector<IpAddress> gateways = config.gateways;
-    for (const net::InterfaceAddress& entry : links.addresses()) {
-        if (entry.ifindex != link.ifindex)
-            continue;
+    for (const net::InterfaceAddress& entry :
+         std::ranges::equal_range(links.addresses(), link.ifindex, {}, &net::InterfaceAddress::ifindex)) {
         if (config.gateways.empty() || link_local.contains(entry.address))
             gateways.push_back(entry.address);
     }
@@ -33,6 +33,36 @@ std::vector<IpAddress> gateways_of(const GuestConfig& config, const net::Link& l
 }
 
 } // namespace
+
+/// The declarations by interface, as they are at the moment: with many of them and as many links, each link
+/// is held against globs alone.
+class GuestRegistry::Index {
+  public:
+    explicit Index(std::vector<Declared>& declared) {
+        for (Declared& entry : declared) {
+            if (entry.config.is_glob())
+                globs_.push_back(&entry);
+            else
+                by_name_.emplace(entry.config.interface, &entry);
+        }
+    }
+
+    /// The first declaration that matches `interface`, or null.
+    [[nodiscard]] Declared* find(std::string_view interface) const {
+        const auto named = by_name_.find(interface);
+        for (Declared* glob : globs_) {
+            if (named != by_name_.end() && named->second < glob) // both are in one vector
+                break;
+            if (glob->config.matches(interface))
+                return glob;
+        }
+        return named == by_name_.end() ? nullptr : named->second;
+    }
+
+  private:
+    std::unordered_map<std::string_view, Declared*> by_name_;
+    std::vector<Declared*> globs_;
+};
 
 GuestRegistry::GuestRegistry(const LimitSettings& limits, datapath::Datapath& datapath,
                              const PolicyStore& policies, const Workers& workers)
@@ -55,9 +85,10 @@ Result<void> GuestRegistry::remove(const std::string& name) {
     const auto found = std::ranges::find(declared_, name, [](const Declared& d) { return d.config.name; });
     if (found == declared_.end())
         return fail(ErrorCode::kNotFound, fmt::format("there is no guest '{}'", name));
+    const Index index(declared_);
     std::vector<unsigned> gone;
     for (const auto& [ifindex, attached] : attached_) {
-        if (declaration_for(attached.interface) == &*found)
+        if (index.find(attached.interface) == &*found)
             gone.push_back(ifindex);
     }
     for (const unsigned ifindex : gone)
@@ -110,12 +141,11 @@ void GuestRegistry::redeclare(const std::vector<GuestConfig>& before, const std:
 }
 
 Result<void> GuestRegistry::reconcile(const net::LinkMonitor& links) {
+    const Index index(declared_);
     std::vector<unsigned> gone;
     for (const auto& [ifindex, attached] : attached_) {
-        const bool still_there = std::ranges::any_of(links.links(), [&](const net::Link& link) {
-            return link.ifindex == ifindex && link.name == attached.interface;
-        });
-        if (!still_there || declaration_for(attached.interface) == nullptr)
+        const net::Link* link = links.find(ifindex);
+        if (link == nullptr || link->name != attached.interface || index.find(attached.interface) == nullptr)
             gone.push_back(ifindex);
     }
     for (const unsigned ifindex : gone)
@@ -123,7 +153,7 @@ Result<void> GuestRegistry::reconcile(const net::LinkMonitor& links) {
 
     Result<void> outcome;
     for (const net::Link& link : links.links()) {
-        Declared* declared = declaration_for(link.name);
+        Declared* declared = index.find(link.name);
         if (declared == nullptr)
             continue;
         std::vector<IpAddress> gateways = gateways_of(declared->config, link, links);
@@ -255,12 +285,6 @@ const GuestRegistry::Attached* GuestRegistry::find(proxy::GuestId id) const {
     const auto found =
         std::ranges::find_if(attached_, [&](const auto& entry) { return entry.second.guest.id == id; });
     return found == attached_.end() ? nullptr : &found->second;
-}
-
-GuestRegistry::Declared* GuestRegistry::declaration_for(std::string_view interface) {
-    const auto found = std::ranges::find_if(
-        declared_, [&](const Declared& declared) { return declared.config.matches(interface); });
-    return found == declared_.end() ? nullptr : &*found;
 }
 
 } // namespace tapgate::daemon

@@ -88,7 +88,7 @@ class GuestRegistry {
   private:
     Result<void> attach(const net::Link& link, const GuestConfig& config, std::vector<IpAddress> gateways);
     void detach(unsigned ifindex);
-    Declared* declaration_for(std::string_view interface);
+    class Index;
 
     LimitSettings limits_;
     datapath::Datapath& datapath_;

@@ -31,6 +31,7 @@
 #include <ranges>
 #include <set>
 #include <span>
+#include <utility>
 
 #include <linux/if_ether.h>
 #include <net/if.h>
@@ -170,16 +171,24 @@ class KernelDatapath final : public Datapath {
 
     Result<void> set_host_addresses(const std::vector<IpAddress>& addresses) override {
         const std::lock_guard lock(mutex_);
+        // With many guests the host has many addresses, and something happens to its links all the time.
+        const std::set<IpAddress> wanted(addresses.begin(), addresses.end());
+        if (wanted == host_addresses_)
+            return {};
+        const std::optional<std::set<IpAddress>> before = std::exchange(host_addresses_, std::nullopt);
         HashMap<tg_address, std::uint8_t> map(programs_->maps().host_addresses);
         // New ones before old ones go: an address that stays is never missing.
-        for (const IpAddress& address : addresses) {
+        for (const IpAddress& address : wanted) {
+            if (before && before->contains(address))
+                continue;
             if (auto written = map.put(to_abi(address), 1); !written)
                 return fail(written.error().with_context("note an address of the host"));
         }
         map.for_each([&](const tg_address& address, std::uint8_t) {
-            if (std::ranges::find(addresses, from_abi(address)) == addresses.end())
+            if (!wanted.contains(from_abi(address)))
                 map.erase(address);
         });
+        host_addresses_ = wanted;
         return {};
     }
 
@@ -469,6 +478,7 @@ class KernelDatapath final : public Datapath {
     std::unique_ptr<GuestTable> guests_;
     Policies policies_;
     std::map<std::string, std::uint32_t> policy_slots_; // by the policy's name
+    std::optional<std::set<IpAddress>> host_addresses_; // what the map holds; empty: not known
     std::unique_ptr<Events> events_;
     Attacher attacher_;
     InFlight in_flight_;

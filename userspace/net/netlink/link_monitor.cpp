@@ -202,8 +202,8 @@ void LinkMonitor::tell(const Sink& sink, LinkChange change, unsigned ifindex) co
 }
 
 const Link* LinkMonitor::find(unsigned ifindex) const {
-    const auto found = std::ranges::find(links_, ifindex, &Link::ifindex);
-    return found == links_.end() ? nullptr : &*found;
+    const auto found = std::ranges::lower_bound(links_, ifindex, {}, &Link::ifindex);
+    return found == links_.end() || found->ifindex != ifindex ? nullptr : &*found;
 }
 
 std::vector<IpAddress> LinkMonitor::host_addresses() const {
