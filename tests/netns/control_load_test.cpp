@@ -91,6 +91,7 @@ class ControlLoad : public testing::Test {
     static void SetUpTestSuite() {
         DaemonConfig config;
         config.daemon = fmt::format("workers = 2\nmetrics_listen = \"{}\"", kMetrics.to_string());
+        config.limits = "dns_qps = 100000"; // the guest asks as fast as it can
         config.policy = policy();
         world_ =
             std::make_unique<World>(config, std::vector<std::string>{dual_stack("www.open.test", kNamed)});
