@@ -65,9 +65,9 @@ Process start_nginx(const NetNs& ns, const std::vector<unsigned>& numbers,
     std::string listens;
     for (const unsigned number : numbers) {
         for (const Family* family : {&ipv4(), &ipv6()}) {
-            listens +=
-                fmt::format("listen {} ssl;\nlisten {};\n", Endpoint{family->server(number), 443}.to_string(),
-                            Endpoint{family->server(number), 80}.to_string());
+            listens += fmt::format("listen {} ssl http2;\nlisten {};\n",
+                                   Endpoint{family->server(number), 443}.to_string(),
+                                   Endpoint{family->server(number), 80}.to_string());
         }
     }
     const auto config = write_scratch(

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "harness/sandbox.hpp"
 #include "harness/wait.hpp"
 #include "netns/events.hpp"
 #include "netns/pattern.hpp"
@@ -7,8 +8,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <system_error>
@@ -412,6 +415,38 @@ TEST_P(KernelSplice, a_flow_follows_its_route_to_another_interface_and_back) {
     EXPECT_TRUE(echoes("by wan0"));
     must_run({"ip", "link", "del", "wan1"}, &host);
     EXPECT_TRUE(echoes("alone"));
+}
+
+TEST_P(KernelSplice, curl_speaks_tls_and_http_2_over_it) {
+    constexpr std::size_t kBytes = 20 * kMebibyte;
+    std::string content(kBytes, '\0');
+    for (std::size_t i = 0; i < kBytes; ++i)
+        content[i] = static_cast<char>(i * 2654435761U >> 24U);
+    const std::filesystem::path file = write_scratch("site/file", content);
+    const WebServer web(internet(), {kSite}, {"bulk.test"}, file.parent_path());
+    world().daemon.load_policy(policy_text({"allow@bulk.test:tcp:443"}));
+    const std::filesystem::path got = write_scratch("site/got", "");
+    for (const auto& [option, version] : {std::pair{"--http1.1", "1.1"}, std::pair{"--http2", "2"}}) {
+        SCOPED_TRACE(version);
+        const Completed curl = run_program({"curl", "-sS", "--max-time", "20", "--cacert", web.ca_file(),
+                                            option, family().name == "IPv4" ? "-4" : "-6", "-o", got, "-w",
+                                            "%{http_version} %{local_port}", "https://bulk.test/file"},
+                                           &guest());
+        EXPECT_EQ(curl.exit_code, 0) << curl.err;
+        EXPECT_EQ(curl.out.substr(0, curl.out.find(' ')), version);
+        std::ifstream stream(got, std::ios::binary);
+        EXPECT_TRUE(std::string(std::istreambuf_iterator<char>(stream), {}) == content);
+        const std::string port = ":" + curl.out.substr(curl.out.find(' ') + 1);
+        EXPECT_TRUE(wait_until([&] {
+            const boost::json::object shown = world().daemon.ask({"event", "show", "--reason", "finished"});
+            const boost::json::array& events = shown.at("events").as_array();
+            return std::ranges::any_of(events, [&](const boost::json::value& value) {
+                const boost::json::object& event = value.as_object();
+                return event.at("source").as_string().ends_with(port) && is(event, "splice", "kernel") &&
+                       is(event, "name", "bulk.test");
+            });
+        }));
+    }
 }
 
 TEST_P(KernelSplice, entries_of_ended_flows_go) {
