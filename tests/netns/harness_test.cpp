@@ -9,7 +9,9 @@
 #include <gtest/gtest.h>
 
 #include <cerrno>
+#include <chrono>
 #include <csignal>
+#include <optional>
 
 // What the other tests rely on: that the fixture works, and that without the product nothing gets through.
 namespace tapgate::test {
@@ -81,12 +83,17 @@ TEST_P(Harness, frames_made_by_hand_are_accepted_by_the_kernel) {
     const TcpServer host(topology.host(), {family.gateway, 7000}, echo);
     PacketTap tap(topology.guest().ns, "eth0");
     const Endpoint from{family.guest, 40000};
-    tap.send(frame({2, 0, 0, 0, 1, 1}, {2, 0, 0, 0, 0, 2},
-                   ip_packet(from.address, host.endpoint().address, kProtocolTcp,
-                             tcp_segment(from, host.endpoint(), kTcpSyn, 1000, 0))));
-    const auto reply = tap.wait_for(
-        [&](const Seen& seen) { return seen.to == from && (seen.tcp_flags & kTcpSyn) != 0; }, kPatience);
-    ASSERT_TRUE(reply.has_value());
+    std::optional<Seen> reply;
+    // The link may be up a little later than its addresses.
+    ASSERT_TRUE(wait_until([&] {
+        tap.send(frame({2, 0, 0, 0, 1, 1}, {2, 0, 0, 0, 0, 2},
+                       ip_packet(from.address, host.endpoint().address, kProtocolTcp,
+                                 tcp_segment(from, host.endpoint(), kTcpSyn, 1000, 0))));
+        reply =
+            tap.wait_for([&](const Seen& seen) { return seen.to == from && (seen.tcp_flags & kTcpSyn) != 0; },
+                         std::chrono::milliseconds(200));
+        return reply.has_value();
+    }));
     EXPECT_EQ(reply->tcp_flags, kTcpSyn | kTcpAck);
     EXPECT_EQ(reply->tcp_ack, 1001U);
 }

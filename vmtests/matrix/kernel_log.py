@@ -21,8 +21,9 @@ class LogRules:
     def findings(self, file: Path, kernel: str, row: str, whole: bool) -> list[str]:
         """The lines of `file` that are denied and not allowed.
 
-        `whole`: the log must begin with the boot of the kernel, and all of it is judged; otherwise only what
-        stands between the row's two marks. Raises Unusable if the log cannot have been read completely.
+        `whole`: the log must begin with the boot of the kernel, and is judged from the row's first mark to its end;
+        otherwise only to its second. Nothing of ours has run before: what an emulated machine's kernel says of
+        itself while it boots on a busy host (a CPU that stalled) says nothing of us. Raises Unusable if the log cannot have been read completely.
         """
         try:
             lines = file.read_text(errors="replace").splitlines()
@@ -34,7 +35,7 @@ class LogRules:
             raise Unusable("the kernel log lacks the marks of this row")
         if whole and not any("Linux version" in line for line in lines[:5]):
             raise Unusable("the kernel log has lost its beginning")
-        return [line for line in (lines if whole else lines[begin[0] : end[0]]) if self._denied(line, kernel)]
+        return [line for line in lines[begin[0] : None if whole else end[0]] if self._denied(line, kernel)]
 
     def _denied(self, line: str, kernel: str) -> bool:
         if any(pattern.search(line) and only in ("", kernel) for pattern, only in self._allow):
