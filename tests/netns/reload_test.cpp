@@ -132,6 +132,7 @@ TEST_P(Reload, limits_timers_and_resolvers_count_at_once_and_the_rest_is_named) 
     EXPECT_FALSE(world.daemon.bindings("www.open.test").empty());
     steady->finish();
     EXPECT_EQ(steady->receive_to_end().end, End::kFin);
+    EXPECT_TRUE(wait_until([&] { return world.daemon.guest().at("sessions").to_number<int>() == 0; }));
     auto brief = TcpStream::connect(guest, server());
     ASSERT_TRUE(brief && echoes(*brief, "\x01ping"));
     EXPECT_EQ(brief->receive_to_end().end, End::kReset); // after the new idle time
