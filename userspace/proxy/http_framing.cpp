@@ -99,8 +99,8 @@ class HttpBody::Parser final : public Framing<true> {
   private:
     /// The last chunk and its trailers are taken at once, so the text still stands when they are done.
     void on_chunk_header_impl(std::uint64_t size, Text extensions, Code& error) override {
-        // Beast takes anything between quotes. A server may take a line feed there for the end of the line, and
-        // find another request in what we take for the chunk (B41).
+        // Beast takes anything between quotes. A server may take a line feed there for the end of the line,
+        // and find another request in what we take for the chunk (B41).
         if (extensions.find_first_of("\r\n") != Text::npos)
             error = http::error::bad_chunk_extension;
         if (size == 0)
