@@ -115,7 +115,7 @@ void measure(World& world, unsigned count) {
                                                {"metric", "show"},
                                                {"flow", "show"},
                                                {"dns", "show"},
-                                               {"dns", "stats"},
+                                               {"dns", "show", "--stats"},
                                                {"policy", "show"},
                                                {"policy", "load", "main", daemon.policy_file()},
                                                {"why", "vm0", "n1.many.test"}})
