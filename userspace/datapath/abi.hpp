@@ -27,6 +27,11 @@ inline IpAddress from_abi(const tg_address& address) {
     return IpAddress(bytes);
 }
 
+inline FlowTuple from_abi(const tg_flow& flow) {
+    return {{from_abi(flow.guest_address), ntohs(flow.guest_port)},
+            {from_abi(flow.peer_address), ntohs(flow.peer_port)}};
+}
+
 inline BootClock::time_point from_abi_time(std::uint64_t boot_ns) {
     return BootClock::time_point(std::chrono::nanoseconds(static_cast<std::int64_t>(boot_ns)));
 }

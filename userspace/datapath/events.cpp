@@ -15,18 +15,13 @@ namespace {
 
 constexpr unsigned kMaxPerRead = 1024;
 
-FlowTuple tuple_from_abi(const tg_flow& flow) {
-    return {{from_abi(flow.guest_address), ntohs(flow.guest_port)},
-            {from_abi(flow.peer_address), ntohs(flow.peer_port)}};
-}
-
 DropEvent event_from_abi(const tg_event& event) {
     DropEvent out;
     out.time = from_abi_time(event.time_ns);
     out.guest = event.guest_id;
     out.ifindex = event.ifindex;
     out.reason = static_cast<tg_drop_reason>(event.reason);
-    out.flow = tuple_from_abi(event.flow);
+    out.flow = from_abi(event.flow);
     out.protocol = event.flow.protocol;
     out.judgement = from_abi(event.judgement);
     return out;
@@ -54,7 +49,7 @@ void hand_on(const void* data, std::size_t size, const Events::Sinks& sinks) {
         return;
     if (event->type == TG_EVENT_SPLICE) {
         if (sinks.splice_changed)
-            sinks.splice_changed(tuple_from_abi(event->flow));
+            sinks.splice_changed(from_abi(event->flow));
         return;
     }
     DropEvent out = event_from_abi(*event);

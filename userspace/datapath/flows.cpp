@@ -40,11 +40,6 @@ tg_flow_change change_of(const tg_flow& flow, SpliceId id, tg_change change) {
     return what;
 }
 
-FlowTuple tuple_of(const tg_flow& flow) {
-    return {{from_abi(flow.guest_address), ntohs(flow.guest_port)},
-            {from_abi(flow.peer_address), ntohs(flow.peer_port)}};
-}
-
 tg_flow_facts facts_of(const SpliceSpec& spec, SpliceId id) {
     tg_flow_facts facts{};
     facts.id = id;
@@ -214,8 +209,8 @@ std::vector<LeftSplice> Flows::left(bool is_handed_over) {
     std::vector<std::pair<tg_flow, tg_splice>> rest;
     flows_.for_each([&](const tg_flow& key, const tg_splice& splice) {
         LeftSplice found;
-        found.spec.flow = tuple_of(splice.flow);
-        found.spec.local = tuple_of(splice.upstream).guest;
+        found.spec.flow = from_abi(splice.flow);
+        found.spec.local = from_abi(splice.upstream).guest;
         found.spec.guest = splice.guest_id;
         found.spec.guest_ifindex = splice.guest_ifindex;
         found.spec.uplink_ifindex = splice.uplink_ifindex;
