@@ -34,13 +34,6 @@ json::array drops_json(const std::vector<datapath::DropCount>& drops) {
     return array;
 }
 
-json::array strings_json(const std::vector<IpAddress>& addresses) {
-    json::array array;
-    for (const IpAddress& address : addresses)
-        array.emplace_back(address.to_string());
-    return array;
-}
-
 /// Counters of a guest's queries by outcome, all queries together, and the bindings that made room.
 json::object dns_json(const proxy::GuestCounters& counters, const datapath::GuestUse& use) {
     json::object object;
@@ -67,8 +60,8 @@ json::object attached_json(Daemon& daemon, const GuestRegistry::Attached& attach
     object["id"] = guest.id;
     object["state"] = "attached";
     object["mac"] = mac ? format_mac(*mac) : "";
-    object["addresses"] = strings_json(guest.addresses);
-    object["gateways"] = strings_json(guest.gateways);
+    object["addresses"] = addresses_json(guest.addresses);
+    object["gateways"] = addresses_json(guest.gateways);
     object["policy"] = guest.policy->name;
     object["generation"] = guest.policy->generation;
     object["sessions"] = use.sessions;
@@ -87,8 +80,8 @@ json::object waiting_json(const GuestRegistry::Declared& declared) {
     object["id"] = 0;
     object["state"] = "waiting";
     object["mac"] = declared.config.mac ? format_mac(*declared.config.mac) : "";
-    object["addresses"] = strings_json(declared.config.addresses);
-    object["gateways"] = strings_json(declared.config.gateways);
+    object["addresses"] = addresses_json(declared.config.addresses);
+    object["gateways"] = addresses_json(declared.config.gateways);
     object["policy"] = declared.config.policy;
     object["generation"] = 0;
     object["sessions"] = 0;
@@ -217,22 +210,7 @@ Reply guest_add(Daemon& daemon, const json::object& args) {
             control::only_args(args, {"name", "interface", "addresses", "gateways", "mac", "policy"});
         !known)
         return fail(known.error());
-    const auto name = control::required_string(args, "name");
-    const auto interface = control::required_string(args, "interface");
-    const auto addresses = control::string_list(args, "addresses");
-    const auto gateways = control::string_list(args, "gateways");
-    const auto mac = control::optional_string(args, "mac");
-    const auto policy = control::required_string(args, "policy");
-    if (const Error* error = control::first_error(name, interface, addresses, gateways, mac, policy))
-        return fail(*error);
-    GuestFields fields;
-    fields.name = *name;
-    fields.interface = *interface;
-    fields.addresses = *addresses;
-    fields.gateways = *gateways;
-    fields.mac = mac->value_or("");
-    fields.policy = *policy;
-    const auto config = make_guest(fields);
+    const auto config = guest_of(args);
     if (!config)
         return fail(config.error());
     if (const auto present = check_present(*config, daemon.links()); !present)
@@ -474,6 +452,25 @@ Reply dns_flush(Daemon& daemon, const json::object& args) {
 }
 
 } // namespace
+
+json::array addresses_json(const std::vector<IpAddress>& addresses) {
+    json::array array;
+    for (const IpAddress& address : addresses)
+        array.emplace_back(address.to_string());
+    return array;
+}
+
+Result<GuestConfig> guest_of(const json::object& args) {
+    const auto name = control::required_string(args, "name");
+    const auto interface = control::required_string(args, "interface");
+    const auto addresses = control::string_list(args, "addresses");
+    const auto gateways = control::string_list(args, "gateways");
+    const auto mac = control::optional_string(args, "mac");
+    const auto policy = control::required_string(args, "policy");
+    if (const Error* error = control::first_error(name, interface, addresses, gateways, mac, policy))
+        return fail(*error);
+    return make_guest({*name, *interface, *addresses, *gateways, mac->value_or(""), *policy});
+}
 
 void add_command(control::Server& server, Daemon& daemon, const char* name, Command command) {
     server.add(name, [&daemon, command](json::object args) -> boost::asio::awaitable<Reply> {

@@ -33,13 +33,6 @@ constexpr std::chrono::seconds kHandshakeTime{3};
 constexpr std::chrono::seconds kTakeOverTime{60};
 constexpr std::chrono::milliseconds kHandOverStep{100};
 
-json::array addresses_json(const std::vector<IpAddress>& addresses) {
-    json::array array;
-    for (const IpAddress& address : addresses)
-        array.emplace_back(address.to_string());
-    return array;
-}
-
 json::object guest_json(const GuestConfig& guest) {
     json::object object;
     object["name"] = guest.name;
@@ -49,18 +42,6 @@ json::object guest_json(const GuestConfig& guest) {
     object["mac"] = guest.mac ? format_mac(*guest.mac) : "";
     object["policy"] = guest.policy;
     return object;
-}
-
-Result<GuestConfig> guest_of(const json::object& object) {
-    const auto name = control::required_string(object, "name");
-    const auto interface = control::required_string(object, "interface");
-    const auto addresses = control::string_list(object, "addresses");
-    const auto gateways = control::string_list(object, "gateways");
-    const auto mac = control::optional_string(object, "mac");
-    const auto policy = control::required_string(object, "policy");
-    if (const Error* error = control::first_error(name, interface, addresses, gateways, mac, policy))
-        return fail(*error);
-    return make_guest({*name, *interface, *addresses, *gateways, mac->value_or(""), *policy});
 }
 
 Result<PolicyInForce> policy_of(const json::object& object) {
