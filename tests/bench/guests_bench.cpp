@@ -11,15 +11,12 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
-#include <fstream>
 #include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
 #include <thread>
 #include <vector>
-
-#include <unistd.h>
 
 // What many guests on one host cost. See README.md.
 namespace tapgate::test {
@@ -49,21 +46,6 @@ double timed(Work work) {
     return milliseconds_since(begin);
 }
 
-/// CPU time of the process so far (proc(5): fields 14 and 15 of stat).
-double cpu_milliseconds(pid_t pid) {
-    std::ifstream file(fmt::format("/proc/{}/stat", pid));
-    std::string text((std::istreambuf_iterator<char>(file)), {});
-    text = text.substr(text.rfind(')') + 2); // from field 3 on
-    std::vector<std::string> fields;
-    for (std::size_t begin = 0; begin < text.size();) {
-        const std::size_t end = std::min(text.find(' ', begin), text.size());
-        fields.push_back(text.substr(begin, end - begin));
-        begin = end + 1;
-    }
-    return 1000.0 * (std::stod(fields.at(11)) + std::stod(fields.at(12))) /
-           static_cast<double>(::sysconf(_SC_CLK_TCK));
-}
-
 void print_process(const Daemon& daemon) {
     fmt::print("{:44} {:9.1f} MiB  {} descriptors\n", "the daemon",
                static_cast<double>(daemon.resident_bytes()) / (1024 * 1024), daemon.descriptors());
@@ -75,10 +57,10 @@ void time_command(const Daemon& daemon, const std::vector<std::string>& words) {
     argv.insert(argv.end(), words.begin(), words.end());
     std::vector<double> times;
     std::size_t bytes = 0;
-    const double cpu = cpu_milliseconds(daemon.pid());
+    const double cpu = daemon.cpu_milliseconds();
     for (unsigned i = 0; i < kRepeats; ++i)
         times.push_back(timed([&] { bytes = must_run(argv).size(); }));
-    const double each = (cpu_milliseconds(daemon.pid()) - cpu) / kRepeats;
+    const double each = (daemon.cpu_milliseconds() - cpu) / kRepeats;
     std::ranges::sort(times);
     std::string command;
     for (const std::string& word : words)
@@ -121,10 +103,9 @@ void measure(World& world, unsigned count) {
                                                {"why", "vm0", "n1.many.test"}})
         time_command(daemon, words);
 
-    const double before = cpu_milliseconds(daemon.pid());
+    const double before = daemon.cpu_milliseconds();
     std::this_thread::sleep_for(kIdle);
-    print("CPU time while nothing happens, a second",
-          (cpu_milliseconds(daemon.pid()) - before) / kIdle.count());
+    print("CPU time while nothing happens, a second", (daemon.cpu_milliseconds() - before) / kIdle.count());
 }
 
 int run(unsigned count) {
@@ -142,7 +123,7 @@ int run(unsigned count) {
     // The daemon follows the links; a guest added now waits for it.
     print("until the daemon has seen them", timed([&] { world.daemon.ask({"status", "show"}); }));
     std::vector<double> times;
-    const double cpu = cpu_milliseconds(world.daemon.pid());
+    const double cpu = world.daemon.cpu_milliseconds();
     const double all = timed([&] {
         for (const GuestEntry& guest : guests)
             times.push_back(timed([&] { world.daemon.ask(guest_add_words(guest)); }));
@@ -150,7 +131,7 @@ int run(unsigned count) {
     std::ranges::sort(times);
     print(fmt::format("{} times `guest add`", count), all,
           fmt::format("one: median {:.1f}, most {:.1f} ms; {:.0f} ms of the daemon's CPU time",
-                      times.at(count / 2), times.back(), cpu_milliseconds(world.daemon.pid()) - cpu));
+                      times.at(count / 2), times.back(), world.daemon.cpu_milliseconds() - cpu));
     measure(world, count);
     times.clear();
     print(fmt::format("{} times `guest del`", count), timed([&] {

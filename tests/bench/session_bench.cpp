@@ -13,12 +13,15 @@
 #include <cstdlib>
 #include <exception>
 #include <functional>
+#include <map>
 #include <optional>
+#include <random>
 #include <stdexcept>
 #include <string>
 #include <string_view>
 #include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <netinet/in.h>
@@ -137,33 +140,79 @@ void wait_for_rest(const World& world) {
         fmt::print("sessions are left\n");
 }
 
-DaemonConfig config_of(unsigned sessions) {
+DaemonConfig config_of(std::string_view splice, unsigned sessions) {
     DaemonConfig config;
+    config.daemon = fmt::format("splice = \"{}\"", splice);
     config.policy = policy_text(
         {"allow@dns", "allow@public:tcp:7000", "deny@shadow.test:tcp:7443", "allow@named.test:tcp:7443"});
     config.limits = fmt::format("sessions = {}\nhalf_open = 4096", sessions);
-    config.timers = fmt::format("peek_ms = 60000\nserver_first_ms = {}", kServerFirst.count());
+    config.timers =
+        fmt::format("peek_ms = 60000\nserver_first_ms = {}\nidle_s = 86400", kServerFirst.count());
     config.guests.push_back({"vm1", "tap1", Topology::guest_addresses(1)});
     return config;
 }
 
 /// `count` sessions at once.
-void hold(World& world, unsigned count) {
+std::vector<TcpStream> open_sessions(const World& world, unsigned count) {
     std::vector<TcpStream> held;
     held.reserve(count);
-    const Clock::time_point begin = Clock::now();
     for (unsigned i = 0; i < count; ++i) {
         auto stream = connect_and_echo(world.topology.guest().ns, server(i));
         if (!stream)
             throw std::runtime_error(fmt::format("connection {} failed", i));
         held.push_back(std::move(*stream));
     }
-    const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
-    print_rest(world, fmt::format("{} sessions", count));
+    return held;
+}
+
+unsigned count_alive(std::vector<TcpStream>& held) {
     unsigned alive = 0;
     for (TcpStream& stream : held)
         alive += stream.send("y") == 0 && stream.receive(1).bytes == "y" ? 1 : 0;
+    return alive;
+}
+
+void hold(World& world, unsigned count) {
+    const Clock::time_point begin = Clock::now();
+    std::vector<TcpStream> held = open_sessions(world, count);
+    const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+    print_rest(world, fmt::format("{} sessions", count));
+    const unsigned alive = count_alive(held);
     fmt::print("{} of {} carry another octet; set up in {:.1f} s\n", alive, count, seconds);
+}
+
+/// `count` sessions that BPF carries, for so long, each of which says an octet at some moment meanwhile or
+/// not at all.
+void be_idle(World& world, unsigned count, std::chrono::minutes time) {
+    std::vector<TcpStream> held = open_sessions(world, count);
+    std::mt19937 random(count);
+    std::multimap<Clock::time_point, TcpStream*> turns;
+    for (TcpStream& stream : held) {
+        const Clock::duration moment = Clock::duration(
+            std::uniform_int_distribution<Clock::rep>(0, 2 * Clock::duration(time).count())(random));
+        turns.emplace(Clock::now() + moment, &stream);
+    }
+    unsigned spoke = 0;
+    unsigned answered = 0;
+    auto turn = turns.begin();
+    double cpu = world.daemon.cpu_milliseconds();
+    for (int minute = 1; minute <= time.count(); ++minute) {
+        const Clock::time_point end = Clock::now() + std::chrono::minutes(1);
+        for (; turn != turns.end() && turn->first < end; ++turn) {
+            std::this_thread::sleep_until(turn->first);
+            ++spoke;
+            answered += turn->second->send("z") == 0 && turn->second->receive(1).bytes == "z" ? 1 : 0;
+        }
+        std::this_thread::sleep_until(end);
+        const double before = std::exchange(cpu, world.daemon.cpu_milliseconds());
+        fmt::print("minute {}: {:.0f} ms of the daemon's CPU time, {} of {} octets came back\n", minute,
+                   cpu - before, answered, spoke);
+        if (minute == 1 || minute == time.count())
+            print_rest(world, fmt::format("{} sessions", count));
+        std::fflush(stdout);
+        cpu = world.daemon.cpu_milliseconds();
+    }
+    fmt::print("{} of {} carry another octet\n", count_alive(held), count);
 }
 
 /// `count` connections one after the other, on each of a few threads.
@@ -284,8 +333,8 @@ void be_silent(World& world, unsigned count) {
     beside.print("beside them");
 }
 
-int run(std::string_view what, unsigned count) {
-    World world(config_of(what == "short" ? 2048 : count + 100),
+int run(std::string_view what, unsigned count, std::chrono::minutes time) {
+    World world(config_of(what == "idle" ? "kernel" : "auto", what == "short" ? 2048 : count + 100),
                 {dual_stack("named.test", kNamed), dual_stack("shadow.test", kNamed)}, 2);
     for (const NetNs* ns : {&world.topology.host(), &world.topology.internet(), &world.topology.guest().ns,
                             &world.topology.guest(1).ns})
@@ -297,6 +346,8 @@ int run(std::string_view what, unsigned count) {
     print_rest(world, "before");
     if (what == "held")
         hold(world, count);
+    else if (what == "idle")
+        be_idle(world, count, time);
     else if (what == "short")
         come_and_go(world, count);
     else
@@ -311,14 +362,19 @@ int run(std::string_view what, unsigned count) {
 
 int main(int argc, char** argv) {
     const std::string_view what = argc > 1 ? argv[1] : "";
-    const unsigned count = argc > 2 ? static_cast<unsigned>(std::strtoul(argv[2], nullptr, 10)) : 0;
-    if ((what != "held" && what != "short" && what != "silent") || count == 0) {
-        fmt::print(stderr, "usage: session_bench held|short|silent COUNT\n");
+    const auto number = [&](int index, unsigned otherwise) {
+        return argc > index ? static_cast<unsigned>(std::strtoul(argv[index], nullptr, 10)) : otherwise;
+    };
+    const unsigned count = number(2, 0);
+    const std::chrono::minutes time(number(3, 60));
+    if ((what != "held" && what != "idle" && what != "short" && what != "silent") || count == 0) {
+        fmt::print(stderr, "usage: session_bench held|short|silent COUNT\n"
+                           "       session_bench idle COUNT [MINUTES]\n");
         return 2;
     }
     try {
         tapgate::test::enter_sandbox("nameserver 192.0.2.1\n");
-        return tapgate::test::run(what, count);
+        return tapgate::test::run(what, count, time);
     } catch (const std::exception& error) {
         fmt::print(stderr, "session_bench: {}\n", error.what());
         return 1;

@@ -13,6 +13,8 @@
 #include <csignal>
 #include <cstdlib>
 #include <fstream>
+#include <iterator>
+#include <sstream>
 #include <stdexcept>
 
 #include <net/if.h>
@@ -235,6 +237,19 @@ std::size_t Daemon::resident_bytes() const {
     std::size_t resident = 0;
     file >> total >> resident;
     return resident * static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+}
+
+double Daemon::cpu_milliseconds() const {
+    std::ifstream file(fmt::format("/proc/{}/stat", pid()));
+    std::string text((std::istreambuf_iterator<char>(file)), {});
+    std::istringstream fields(text.substr(text.rfind(')') + 2)); // from field 3 on (proc(5))
+    std::string skipped;
+    for (int field = 3; field < 14; ++field)
+        fields >> skipped;
+    double user = 0;
+    double system = 0;
+    fields >> user >> system;
+    return 1000.0 * (user + system) / static_cast<double>(::sysconf(_SC_CLK_TCK));
 }
 
 std::string daemon_program() {

@@ -102,6 +102,8 @@ class Daemon {
     /// Open descriptors and resident memory of the process.
     [[nodiscard]] std::size_t descriptors() const;
     [[nodiscard]] std::size_t resident_bytes() const;
+    /// CPU time of the process so far.
+    [[nodiscard]] double cpu_milliseconds() const;
 
     [[nodiscard]] const std::filesystem::path& config_file() const { return config_file_; }
 
