@@ -9,13 +9,26 @@
 #include "proxy/judgement.hpp"
 
 #include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <fmt/chrono.h>
 
+#include <algorithm>
+#include <atomic>
+#include <deque>
+#include <iterator>
+#include <mutex>
 #include <utility>
+#include <vector>
 
 namespace tapgate::daemon {
 
 namespace {
+
+constexpr std::size_t kMaxWaiting = 8192;
+/// Events that the main thread takes before others get their turn.
+constexpr std::size_t kMostAtOnce = 64;
+/// Between two looks at what has come, while events come.
+constexpr std::chrono::milliseconds kPause{2};
 
 json::object head(std::string_view type, std::string_view guest,
                   std::chrono::system_clock::time_point time = std::chrono::system_clock::now()) {
@@ -144,22 +157,67 @@ json::object lost_event(std::uint64_t count) {
     return object;
 }
 
+struct EventRelay::Queue {
+    struct Waiting {
+        proxy::Event event;
+        std::chrono::system_clock::time_point time;
+    };
+
+    Queue(boost::asio::io_context& context, Consumer consume)
+        : consumer(std::move(consume)), pause(context) {}
+
+    const Consumer consumer;
+    std::atomic<std::uint64_t> lost{0};
+    boost::asio::steady_timer pause; ///< the main thread's
+
+    std::mutex mutex;
+    std::deque<Waiting> waiting; // guarded by mutex
+    bool is_awaited = false;     // guarded by mutex; deliver() will run, without being called
+};
+
 EventRelay::EventRelay(boost::asio::io_context& context, Consumer consumer)
-    : context_(context), state_(std::make_shared<State>()) {
-    state_->consumer = std::move(consumer);
-}
+    : context_(context), queue_(std::make_shared<Queue>(context, std::move(consumer))) {}
 
 void EventRelay::publish(proxy::Event event) {
     tally_.count(event);
-    if (state_->waiting.fetch_add(1, std::memory_order_relaxed) >= kMaxWaiting) {
-        state_->waiting.fetch_sub(1, std::memory_order_relaxed);
-        state_->lost.fetch_add(1, std::memory_order_relaxed);
-        return;
+    {
+        const std::lock_guard lock(queue_->mutex);
+        if (queue_->waiting.size() >= kMaxWaiting) {
+            queue_->lost.fetch_add(1, std::memory_order_relaxed);
+            return;
+        }
+        queue_->waiting.push_back({std::move(event), std::chrono::system_clock::now()});
+        if (std::exchange(queue_->is_awaited, true))
+            return;
     }
-    const auto time = std::chrono::system_clock::now();
-    boost::asio::post(context_, [state = state_, event = std::move(event), time] {
-        state->waiting.fetch_sub(1, std::memory_order_relaxed);
-        state->consumer(event, time);
+    boost::asio::post(context_, [queue = queue_] { deliver(queue); });
+}
+
+std::uint64_t EventRelay::lost() const {
+    return queue_->lost.load(std::memory_order_relaxed);
+}
+
+void EventRelay::deliver(const std::shared_ptr<Queue>& queue) {
+    std::vector<Queue::Waiting> batch;
+    bool is_more = false;
+    {
+        const std::lock_guard lock(queue->mutex);
+        const auto end = queue->waiting.begin() +
+                         static_cast<std::ptrdiff_t>(std::min(queue->waiting.size(), kMostAtOnce));
+        std::move(queue->waiting.begin(), end, std::back_inserter(batch));
+        queue->waiting.erase(queue->waiting.begin(), end);
+        is_more = !queue->waiting.empty();
+        queue->is_awaited = !batch.empty();
+    }
+    for (const Queue::Waiting& waiting : batch)
+        queue->consumer(waiting.event, waiting.time);
+    if (batch.empty())
+        return;
+    // Where there was one, more are likely: they need not wake this thread each.
+    queue->pause.expires_after(is_more ? std::chrono::milliseconds(0) : kPause);
+    queue->pause.async_wait([queue](const boost::system::error_code& error) {
+        if (!error)
+            deliver(queue);
     });
 }
 

@@ -9,7 +9,6 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/json/object.hpp>
 
-#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -36,8 +35,9 @@ namespace tapgate::daemon {
 /// That `count` events came faster than they could be taken.
 [[nodiscard]] boost::json::object lost_event(std::uint64_t count);
 
-/// Counts the workers' events and carries them to the main thread. What waits there is bounded; over the
-/// bound events are counted as lost, never waited for.
+/// Counts the workers' events and carries them to the main thread, several at a time where many come: waking
+/// a thread costs more than an event. What waits there is bounded; over the bound events are counted as lost,
+/// never waited for.
 class EventRelay final : public proxy::EventSink {
   public:
     using Consumer = std::function<void(const proxy::Event&, std::chrono::system_clock::time_point)>;
@@ -53,20 +53,17 @@ class EventRelay final : public proxy::EventSink {
 
     [[nodiscard]] const EventTally& tally() const { return tally_; }
 
-    [[nodiscard]] std::uint64_t lost() const { return state_->lost.load(std::memory_order_relaxed); }
+    [[nodiscard]] std::uint64_t lost() const;
 
   private:
-    static constexpr std::uint32_t kMaxWaiting = 8192;
+    struct Queue;
 
-    struct State {
-        Consumer consumer;
-        std::atomic<std::uint32_t> waiting{0};
-        std::atomic<std::uint64_t> lost{0};
-    };
+    /// On the main thread, until nothing waits.
+    static void deliver(const std::shared_ptr<Queue>& queue);
 
     boost::asio::io_context& context_;
     EventTally tally_;
-    std::shared_ptr<State> state_;
+    std::shared_ptr<Queue> queue_;
 };
 
 } // namespace tapgate::daemon

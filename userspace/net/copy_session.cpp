@@ -2,7 +2,6 @@
 #include "net/copy_session.hpp"
 
 #include "net/async.hpp"
-#include "net/socket_options.hpp"
 
 #include <boost/asio/post.hpp>
 
@@ -38,12 +37,6 @@ CopySession::CopySession(tcp::socket guest, tcp::socket upstream, std::shared_pt
       scratch_(std::move(scratch)) {}
 
 void CopySession::start() {
-    for (tcp::socket& socket : sockets_) {
-        if (!prepare_to_relay(socket.native_handle())) {
-            end(RelayEnd::kFailed, RelayParty::kDaemon, errno);
-            return;
-        }
-    }
     for (const Direction direction : kBothDirections) {
         watch(source_of(direction));
         spawn(sockets_[0].get_executor(), "copy relay", pump(shared_from_this(), direction));

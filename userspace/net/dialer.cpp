@@ -2,7 +2,6 @@
 #include "net/dialer.hpp"
 
 #include "net/async.hpp"
-#include "net/socket_options.hpp"
 
 #include <boost/asio/error.hpp>
 #include <boost/asio/this_coro.hpp>
@@ -40,8 +39,6 @@ Result<UniqueFd> open_socket(const sockaddr_storage& remote, const std::string& 
     UniqueFd fd(::socket(remote.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP));
     if (!fd)
         return fail_errno("open a socket to " + operation);
-    if (!set_nodelay(fd.get()))
-        return fail_errno("set TCP_NODELAY to " + operation);
     return fd;
 }
 

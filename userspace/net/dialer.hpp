@@ -28,8 +28,8 @@ struct DialSource {
     std::function<bool(const Endpoint& local)> bound;
 };
 
-/// Opens a TCP connection to `destination` on the calling coroutine's executor. The socket is non-blocking,
-/// close-on-exec and has TCP_NODELAY.
+/// Opens a TCP connection to `destination` on the calling coroutine's executor. The socket is non-blocking
+/// and close-on-exec.
 ///
 /// `source` and `destination` must be of one family; `source` is borrowed until the dial is over.
 /// A refusal keeps its errno in Error::errno_value(): ECONNREFUSED, ENETUNREACH, EHOSTUNREACH, ...; ETIMEDOUT

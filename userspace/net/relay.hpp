@@ -82,7 +82,8 @@ class Relay {
     virtual ~Relay() = default;
 
     /// Carries one session to its end and closes both sockets, whatever happens. Both must be sockets of the
-    /// relay's io_context with no operation pending. `options` is copied.
+    /// relay's io_context with no operation pending, and have what prepare_to_relay() sets. `options` is
+    /// copied.
     ///
     /// Terminal cancellation of the calling coroutine resets both sides and returns kCancelled promptly; as
     /// always in Asio the coroutine stays cancelled, so its next co_await throws operation_aborted unless it

@@ -27,16 +27,9 @@ bool finish_on_close(int fd) {
     return set_linger(fd, {.l_onoff = 0, .l_linger = 0});
 }
 
-bool set_nodelay(int fd) {
-    return set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-}
-
-bool set_urgent_inline(int fd) {
-    return set_int(fd, SOL_SOCKET, SO_OOBINLINE, 1);
-}
-
 bool prepare_to_relay(int fd) {
-    return reset_on_close(fd) && set_urgent_inline(fd) && set_nodelay(fd);
+    return reset_on_close(fd) && set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1) &&
+           set_int(fd, SOL_SOCKET, SO_OOBINLINE, 1);
 }
 
 bool set_keepalive(int fd, std::chrono::seconds idle, std::chrono::seconds interval, int probes) {

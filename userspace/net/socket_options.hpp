@@ -17,14 +17,9 @@ namespace tapgate::net {
 /// Takes reset_on_close() back: close() ends the connection in order and delivers what is unsent.
 [[nodiscard]] bool finish_on_close(int fd);
 
-/// Sends small segments at once (TCP_NODELAY).
-[[nodiscard]] bool set_nodelay(int fd);
-
-/// Leaves urgent data in the byte stream (SO_OOBINLINE): otherwise recv() skips the urgent byte.
-[[nodiscard]] bool set_urgent_inline(int fd);
-
-/// What every connection of a session has in force: reset_on_close(), set_urgent_inline(), set_nodelay().
-/// Accepted sockets inherit all three from their listener.
+/// What every connection has in force that a relay carries: reset_on_close(); small segments are sent at once
+/// (TCP_NODELAY); urgent data is left in the byte stream (SO_OOBINLINE), since recv() would skip the urgent
+/// byte. Accepted sockets inherit all three from their listener.
 [[nodiscard]] bool prepare_to_relay(int fd);
 
 /// Probes a silent peer after `idle`, then every `interval`, and gives it up (ETIMEDOUT) after `probes` of

@@ -29,8 +29,8 @@
 #include <optional>
 #include <utility>
 
-#include <fcntl.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 namespace tapgate::net {
@@ -379,8 +379,8 @@ bool UringSession::adopt(UniqueFd& fd, tcp::socket& socket) {
         end(RelayEnd::kFailed, RelayParty::kDaemon, error.value());
         return false;
     }
-    const int flags = ::fcntl(fd.get(), F_GETFL);
-    if (flags < 0 || ::fcntl(fd.get(), F_SETFL, flags & ~O_NONBLOCK) != 0 || !prepare_to_relay(fd.get())) {
+    int off = 0;
+    if (::ioctl(fd.get(), FIONBIO, &off) != 0) {
         end(RelayEnd::kFailed, RelayParty::kDaemon, errno);
         return false;
     }

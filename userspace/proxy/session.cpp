@@ -148,10 +148,7 @@ asio::awaitable<void> Session::live() {
         reset_guest();
         co_return;
     }
-    if (const auto stage = gate_stage())
-        co_await relay_gated(std::move(*upstream), *stage);
-    else
-        co_await relay(std::move(*upstream));
+    co_await relay(std::move(*upstream));
 }
 
 bool Session::admit() {
@@ -183,11 +180,16 @@ bool Session::admit() {
 }
 
 asio::awaitable<std::optional<policy::Decision>> Session::judge() {
-    if (!learn())
-        co_return std::nullopt;
-    const policy::Decision at_syn = decision_at_syn();
-    if (at_syn.verdict != policy::Verdict::kDefer)
-        co_return at_syn;
+    // The kernel has judged by what there is to learn, unless the policy has changed since.
+    const bool is_deferred =
+        at_syn_.verdict == policy::Verdict::kDefer && at_syn_.generation == policy_->generation;
+    if (!is_deferred) {
+        if (!learn())
+            co_return std::nullopt;
+        const policy::Decision at_syn = decision_at_syn();
+        if (at_syn.verdict != policy::Verdict::kDefer)
+            co_return at_syn;
+    }
 
     state_ = State::kPeek;
     FirstFlightReader reader(context_.settings.peek_bytes);
@@ -247,7 +249,39 @@ asio::awaitable<Session::Peeked> Session::peek(FirstFlightReader& reader) {
     std::vector<std::uint8_t>& buffer = context_.peek_buffer;
     buffer.resize(context_.settings.peek_bytes);
     std::size_t seen = 0;
+    bool has_waited = false;
     while (!swap_verdict_) {
+        // Before the first wait, too: most guests have spoken by the time they are accepted.
+        const ssize_t length =
+            ::recv(socket_.native_handle(), buffer.data(), buffer.size(), MSG_PEEK | MSG_DONTWAIT);
+        if (length < 0 && errno != EAGAIN && errno != EINTR) {
+            cannot_read_first_flight(errno);
+            co_return Peeked::kGone;
+        }
+        if (length >= 0) {
+            const auto size = static_cast<std::size_t>(length);
+            if (reader.update(ByteView(buffer).first(size)))
+                break;
+            if (size == seen) {
+                // Woken without a new byte: by a FIN, by a kernel short of memory, or by bytes behind urgent
+                // data, where a peek ends. For the last the socket is readable for ever, so the deadline is
+                // looked at here.
+                if (peer_has_finished(socket_) || std::chrono::steady_clock::now() >= deadline) {
+                    reader.finish();
+                    break;
+                }
+                asio::steady_timer pause(socket_.get_executor(), std::chrono::milliseconds(10));
+                co_await pause.async_wait(net::kAsTuple);
+            }
+            seen = size;
+            if (!wake_after(socket_, seen)) {
+                fail(Error::from_errno(errno, "set SO_RCVLOWAT").message());
+                co_return Peeked::kGone;
+            }
+        }
+        // While it waits others look at it: a swap, a listing.
+        if (!std::exchange(has_waited, true) && !learn())
+            co_return Peeked::kGone;
         const boost::system::error_code error =
             co_await net::wait_readable_until(socket_, seen == 0 ? window_end : deadline);
         if (error == asio::error::timed_out && seen == 0 && window_end < deadline) {
@@ -266,49 +300,26 @@ asio::awaitable<Session::Peeked> Session::peek(FirstFlightReader& reader) {
             break;
         }
         const asio::cancellation_state state = co_await asio::this_coro::cancellation_state;
-        const bool is_cancelled = state.cancelled() != asio::cancellation_type::none;
-        if (error == asio::error::operation_aborted && !is_cancelled)
-            continue; // woken by a policy swap
-        if (is_cancelled)
+        if (state.cancelled() != asio::cancellation_type::none)
             co_return Peeked::kGone;
-        const ssize_t length =
-            error ? -1
-                  : ::recv(socket_.native_handle(), buffer.data(), buffer.size(), MSG_PEEK | MSG_DONTWAIT);
-        if (length < 0) {
-            if (!error && (errno == EAGAIN || errno == EINTR))
-                continue;
-            const int number = error ? error.value() : errno;
-            if (net::is_local_failure(number))
-                fail(Error::from_errno(number, "read the first flight").message());
-            else
-                ending_ = {"reset", "guest"};
-            co_return Peeked::kGone;
-        }
-        const auto size = static_cast<std::size_t>(length);
-        if (reader.update(ByteView(buffer).first(size)))
-            break;
-        if (size == seen) {
-            // Woken without a new byte: by a FIN, by a kernel short of memory, or by bytes behind urgent
-            // data, where a peek ends. For the last the socket is readable for ever, so the deadline is
-            // looked at here.
-            if (peer_has_finished(socket_) || std::chrono::steady_clock::now() >= deadline) {
-                reader.finish();
-                break;
-            }
-            asio::steady_timer pause(socket_.get_executor(), std::chrono::milliseconds(10));
-            co_await pause.async_wait(net::kAsTuple);
-        }
-        seen = size;
-        if (!wake_after(socket_, seen)) {
-            fail(Error::from_errno(errno, "set SO_RCVLOWAT").message());
+        // Else woken by a policy swap.
+        if (error && error != asio::error::operation_aborted) {
+            cannot_read_first_flight(error.value());
             co_return Peeked::kGone;
         }
     }
-    if (!wake_after(socket_, 0)) {
+    if (seen != 0 && !wake_after(socket_, 0)) {
         fail(Error::from_errno(errno, "set SO_RCVLOWAT").message());
         co_return Peeked::kGone;
     }
     co_return swap_verdict_ ? Peeked::kSwapped : Peeked::kSettled;
+}
+
+void Session::cannot_read_first_flight(int error_number) {
+    if (net::is_local_failure(error_number))
+        fail(Error::from_errno(error_number, "read the first flight").message());
+    else
+        ending_ = {"reset", "guest"};
 }
 
 asio::awaitable<void> Session::deny_readably() {
@@ -426,16 +437,26 @@ policy::Splice Session::wanted_splice() const {
 
 asio::awaitable<void> Session::relay(tcp::socket upstream) {
     state_ = State::kRelay;
-    if (kernel_flow_ && context_.carriers.find_kernel()->hand_off(kernel_flow_, socket_, upstream)) {
+    auto stage = gate_stage();
+    if (!stage && kernel_flow_ &&
+        context_.carriers.find_kernel()->hand_off(kernel_flow_, socket_, upstream)) {
         co_await run_spliced();
         co_return;
     }
     kernel_flow_.reset();
+    // The guest's has them from its listener.
+    if (!net::prepare_to_relay(upstream.native_handle())) {
+        fail(Error::from_errno(errno, "set options of the connection to the server").message());
+        reset_guest();
+        co_return;
+    }
     // A hello can be followed by another one, of which only userspace would know (B54).
     const bool is_tls = facts_.flight && (facts_.flight->kind == FirstFlightKind::kTls ||
                                           facts_.flight->kind == FirstFlightKind::kTlsNoSni);
-    if (is_tls)
-        co_await relay_gated(std::move(upstream), FlightGate::Stage::kHello);
+    if (!stage && is_tls)
+        stage = FlightGate::Stage::kHello;
+    if (stage)
+        co_await relay_gated(std::move(upstream), *stage);
     else
         co_await relay_ungated(std::move(upstream));
 }
@@ -468,7 +489,6 @@ void Session::leave() {
 }
 
 asio::awaitable<void> Session::relay_gated(tcp::socket upstream, FlightGate::Stage stage) {
-    state_ = State::kRelay;
     splice_ = "copy";
     const net::RelayOptions options(context_.settings.idle_timeout, context_.settings.half_closed_timeout,
                                     &counters_);

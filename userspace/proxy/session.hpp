@@ -154,6 +154,7 @@ class Session : public std::enable_shared_from_this<Session>, private FlightGate
     static Ending ending_of(const net::RelayResult& result);
     /// Notes that this host could not go on.
     void fail(std::string_view what);
+    void cannot_read_first_flight(int error_number);
     boost::asio::awaitable<void> deny_readably();
     boost::asio::awaitable<void> say_and_close(std::string_view bytes);
     boost::asio::awaitable<Result<boost::asio::ip::tcp::socket>> dial();

@@ -13,7 +13,6 @@
 
 #include <fcntl.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sched.h>
 #include <sys/socket.h>
 
@@ -57,13 +56,6 @@ class DialerTest : public ::testing::TestWithParam<const char*> {
 INSTANTIATE_TEST_SUITE_P(Families, DialerTest, ::testing::Values("127.0.0.1", "::1"),
                          [](const auto& of) { return of.index == 0 ? "ipv4" : "ipv6"; });
 
-int option(int fd, int level, int name) {
-    int value = -1;
-    socklen_t length = sizeof value;
-    EXPECT_EQ(::getsockopt(fd, level, name, &value, &length), 0);
-    return value;
-}
-
 TEST_P(DialerTest, a_connection_is_ready_to_use) {
     tcp::acceptor acceptor(context_);
     const Endpoint to = listen(acceptor, 1);
@@ -72,7 +64,6 @@ TEST_P(DialerTest, a_connection_is_ready_to_use) {
     ASSERT_TRUE(outcome_->has_value()) << outcome_->error().message();
     tcp::socket& socket = **outcome_;
     EXPECT_EQ(socket.remote_endpoint().port(), to.port);
-    EXPECT_EQ(option(socket.native_handle(), IPPROTO_TCP, TCP_NODELAY), 1);
     EXPECT_NE(::fcntl(socket.native_handle(), F_GETFD) & FD_CLOEXEC, 0);
     EXPECT_NE(::fcntl(socket.native_handle(), F_GETFL) & O_NONBLOCK, 0);
 }

@@ -72,6 +72,7 @@ TcpPair connect_pair(int family, int buffer_bytes) {
 }
 
 boost::asio::ip::tcp::socket to_socket(boost::asio::io_context& context, UniqueFd fd) {
+    TAPGATE_ASSERT(prepare_to_relay(fd.get()));
     sockaddr_storage address{};
     socklen_t length = sizeof address;
     TAPGATE_ASSERT(::getsockname(fd.get(), reinterpret_cast<sockaddr*>(&address), &length) == 0);

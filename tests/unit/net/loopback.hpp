@@ -25,7 +25,7 @@ struct TcpPair {
 
 TcpPair connect_pair(int family, int buffer_bytes = 0);
 
-/// Hands `fd` to Asio.
+/// Hands `fd` to Asio, with the options that relays rely on.
 boost::asio::ip::tcp::socket to_socket(boost::asio::io_context& context, UniqueFd fd);
 
 /// Descriptors this process has open.
