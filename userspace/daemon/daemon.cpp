@@ -29,6 +29,8 @@ namespace {
 constexpr std::chrono::seconds kTick{1};
 /// Routes change in bursts.
 constexpr std::chrono::milliseconds kRoutePause{250};
+/// Between two looks at what BPF tells, while it does.
+constexpr std::chrono::milliseconds kEventPause{1};
 /// How often it is looked whether sessions are left, while draining.
 constexpr std::chrono::milliseconds kDrainStep{100};
 constexpr std::size_t kMaxResolvConfBytes = 65536;
@@ -481,11 +483,19 @@ asio::awaitable<void> Daemon::follow_drops() {
             co_await drop_events_->async_wait(asio::posix::stream_descriptor::wait_read, net::kAsTuple);
         if (error)
             co_return;
-        datapath_->read_events([this](const datapath::DropEvent& event) { tell_drop(event); },
-                               [this](const datapath::FlowTuple& flow) {
-                                   for (const auto& worker : workers_)
-                                       worker->splice_changed({flow.guest, flow.peer});
-                               });
+        std::vector<proxy::SpliceTable::Key> changed;
+        datapath_->read_events(
+            [this](const datapath::DropEvent& event) { tell_drop(event); },
+            [&changed](const datapath::FlowTuple& flow) { changed.push_back({flow.guest, flow.peer}); });
+        if (!changed.empty()) {
+            const auto shared =
+                std::make_shared<const std::vector<proxy::SpliceTable::Key>>(std::move(changed));
+            for (const auto& worker : workers_)
+                worker->splices_changed(shared);
+        }
+        // Many at a time wake fewer threads.
+        asio::steady_timer pause(context_, kEventPause);
+        co_await pause.async_wait(net::kAsTuple);
     }
 }
 

@@ -272,9 +272,14 @@ void Worker::adopt(SpliceTable::Left left) {
     });
 }
 
-void Worker::splice_changed(const SpliceTable::Key& flow) {
-    if (KernelSplice* const kernel = carriers_->find_kernel())
-        asio::post(context_, [kernel, flow] { kernel->changed(flow); });
+void Worker::splices_changed(std::shared_ptr<const std::vector<SpliceTable::Key>> flows) {
+    KernelSplice* const kernel = carriers_->find_kernel();
+    if (kernel == nullptr)
+        return;
+    asio::post(context_, [kernel, flows = std::move(flows)] {
+        for (const SpliceTable::Key& flow : *flows)
+            kernel->changed(flow);
+    });
 }
 
 void Worker::routes_changed() {

@@ -77,8 +77,8 @@ class Worker {
                                          LiveFlowsOrder order);
     /// Goes on with a flow that an earlier daemon has left. Only if the worker can splice in the kernel.
     void adopt(SpliceTable::Left left);
-    /// A packet has ended or half ended the spliced flow, if it is one of this worker's. Returns at once.
-    void splice_changed(const SpliceTable::Key& flow);
+    /// Packets have ended or half ended spliced flows, of which some may be this worker's. Returns at once.
+    void splices_changed(std::shared_ptr<const std::vector<SpliceTable::Key>> flows);
     /// The host may reach servers by other interfaces now. Returns at once.
     void routes_changed();
     void set_host_addresses(std::vector<IpAddress> addresses);
