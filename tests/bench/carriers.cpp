@@ -45,6 +45,11 @@ class Forwarding final : public Carrier {
         widen_ports(topology_);
         must_run({"sysctl", "-qw", "net.ipv4.ip_forward=1"}, &topology_.host());
         ip_batch(topology_.internet(), "route add 192.0.2.0/24 via 198.51.100.1\n");
+        must_run({"nft", "add table ip bench; "
+                         "add chain ip bench forward { type filter hook forward priority filter; }; "
+                         "add rule ip bench forward ip daddr " +
+                             bench_denied().to_string() + " reject with tcp reset"},
+                 &topology_.host());
     }
 
     [[nodiscard]] std::string name() const override { return "forwarding"; }
@@ -163,12 +168,13 @@ class HaProxy final : public OtherProxy {
                                          " maxconn 7000\n timeout connect 10s\n"
                                          " timeout client 1h\n timeout server 1h\n"
                                          "frontend guests\n bind 127.0.0.1:8443 transparent\n"
+                                         " tcp-request connection reject if {{ dst {} }}\n"
                                          " tcp-request inspect-delay 5s\n"
                                          " tcp-request content accept if {{ req.ssl_sni {} }}\n"
                                          " tcp-request content reject\n"
                                          " default_backend dialled\n"
                                          "backend dialled\n server it 0.0.0.0\n",
-                                         kBenchName));
+                                         bench_denied().to_string(), kBenchName));
     }
 };
 
@@ -181,6 +187,8 @@ class Nginx final : public OtherProxy {
     }
 
     [[nodiscard]] Endpoint target(std::uint16_t port) const override { return {ipv4().gateway, port}; }
+
+    [[nodiscard]] Endpoint denied_target() const override { return target(kDeniedPort); }
 
   private:
     static std::string write_config() {
@@ -195,8 +203,10 @@ class Nginx final : public OtherProxy {
                 "events {{ worker_connections 9000; }}\n"
                 "stream {{\nmap $ssl_preread_server_name $server_of_name {{ {1} {2}; }}\n"
                 "server {{\n{3}ssl_preread on;\nproxy_timeout 1h;\n"
-                "proxy_pass $server_of_name:$server_port;\n}}\n}}\n",
-                scratch_dir().string(), kBenchName, bench_server().to_string(), listens));
+                "proxy_pass $server_of_name:$server_port;\n}}\n"
+                "server {{\nlisten {4} backlog=8192;\ndeny all;\nproxy_pass {2}:{5};\n}}\n}}\n",
+                scratch_dir().string(), kBenchName, bench_server().to_string(), listens,
+                Endpoint{ipv4().gateway, kDeniedPort}.to_string(), kAnswerPort));
     }
 };
 
@@ -204,6 +214,10 @@ class Nginx final : public OtherProxy {
 
 IpAddress bench_server() {
     return ipv4().server(1);
+}
+
+IpAddress bench_denied() {
+    return ipv4().server(2);
 }
 
 std::vector<std::unique_ptr<Carrier>> make_carriers() {

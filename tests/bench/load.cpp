@@ -297,7 +297,11 @@ BulkResult measure_bulk(const Carrier& carrier, const Servers& servers, bool up,
     return result;
 }
 
-ConnectResult measure_connects(const Carrier& carrier, unsigned clients, std::chrono::milliseconds time) {
+namespace {
+
+/// Does `attempt`, which says whether it went as it should, again and again on each of `clients` threads.
+ConnectResult measure_attempts(const Carrier& carrier, unsigned clients, std::chrono::milliseconds time,
+                               const std::function<bool()>& attempt) {
     std::vector<std::vector<double>> times(clients);
     std::atomic<std::uint64_t> failed{0};
     const Clock::time_point begin = Clock::now();
@@ -309,9 +313,7 @@ ConnectResult measure_connects(const Carrier& carrier, unsigned clients, std::ch
                 const Clock::time_point start = Clock::now();
                 if (start - begin >= time)
                     return;
-                const UniqueFd fd = open_connection(carrier.target(kAnswerPort));
-                char answer = 0;
-                if (fd && receive_all(fd.get(), &answer, 1))
+                if (attempt())
                     mine.push_back(micros(Clock::now() - start));
                 else
                     ++failed;
@@ -326,6 +328,27 @@ ConnectResult measure_connects(const Carrier& carrier, unsigned clients, std::ch
         all.insert(all.end(), mine.begin(), mine.end());
     std::ranges::sort(all);
     return {static_cast<double>(all.size()) / seconds, at(all, 0.5), at(all, 0.99), failed};
+}
+
+} // namespace
+
+ConnectResult measure_connects(const Carrier& carrier, unsigned clients, std::chrono::milliseconds time) {
+    return measure_attempts(carrier, clients, time, [&] {
+        const UniqueFd fd = open_connection(carrier.target(kAnswerPort));
+        char answer = 0;
+        return fd && receive_all(fd.get(), &answer, 1);
+    });
+}
+
+ConnectResult measure_denials(const Carrier& carrier, unsigned clients, std::chrono::milliseconds time) {
+    return measure_attempts(carrier, clients, time, [&] {
+        const UniqueFd fd = open_connection(carrier.denied_target());
+        if (!fd)
+            return errno != ETIMEDOUT && errno != EAGAIN && errno != EINPROGRESS;
+        char answer = 0;
+        const ssize_t length = ::recv(fd.get(), &answer, 1, 0);
+        return length == 0 || (length < 0 && errno != EAGAIN);
+    });
 }
 
 LatencyResult measure_latency(const Carrier& carrier, std::chrono::milliseconds time) {

@@ -59,14 +59,17 @@ BulkResult measure_bulk(const Carrier& carrier, const Servers& servers, bool up,
 
 struct ConnectResult {
     double per_second = 0;
-    double median_us = 0; ///< from the SYN to the server's first byte
+    double median_us = 0; ///< from the SYN to the server's first byte, or to the refusal
     double p99_us = 0;
-    std::uint64_t failed = 0;
+    std::uint64_t failed = 0; ///< what was to be carried was not, or what was to be refused was carried
 };
 
 /// Opens connections one after the other on each of `clients` threads for `time`: a first flight out, a byte
 /// back, the end.
 ConnectResult measure_connects(const Carrier& carrier, unsigned clients, std::chrono::milliseconds time);
+
+/// The same to what the guest may not reach, each until it is refused: a reset, or an end without a byte.
+ConnectResult measure_denials(const Carrier& carrier, unsigned clients, std::chrono::milliseconds time);
 
 struct LatencyResult {
     double median_us = 0;

@@ -106,6 +106,14 @@ class Round {
         add("new connections, failed", way, static_cast<double>(result.failed));
     }
 
+    void denials(const Way& way) {
+        const ConnectResult result = measure_denials(*way.carrier, kClients, time_);
+        add("denied SYNs a second", way, result.per_second);
+        add("a denial, median us", way, result.median_us);
+        add("a denial, 99 % us", way, result.p99_us);
+        add("denials, failed", way, static_cast<double>(result.failed));
+    }
+
     void latency(const Way& way) {
         const LatencyResult result = measure_latency(*way.carrier, time_);
         add("64 bytes to and fro, median us", way, result.median_us);
@@ -143,6 +151,7 @@ int run(unsigned rounds, std::chrono::milliseconds time, const char* json_file) 
                 each([&](const Way& way) { round.bulk(way, up, streams); });
         }
         each([&](const Way& way) { round.connects(way); });
+        each([&](const Way& way) { round.denials(way); });
         each([&](const Way& way) { round.latency(way); });
         fmt::print(stderr, "round {} of {}\n", i + 1, rounds);
     };
