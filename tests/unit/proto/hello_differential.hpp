@@ -32,6 +32,8 @@ inline constexpr std::array kOursRefuses = {
     ListedDifference{
         "record has a wrong length",
         "OpenSSL passes over up to 32 empty records; RFC 8446 5.1 forbids empty handshake fragments."},
+    ListedDifference{"another TLS record comes before the hello",
+                     "OpenSSL passes over empty records of any type, too. No client begins with one."},
     ListedDifference{
         "bytes behind the hello in its record",
         "OpenSSL keeps them for later: a second hello there would be another name for another reader."},

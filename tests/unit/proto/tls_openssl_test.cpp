@@ -151,6 +151,8 @@ TEST(TlsClientHelloOpenssl, hellos_of_the_builder_are_read_alike) {
 std::vector<std::pair<std::string_view, Bytes>> listed_examples() {
     Bytes empty_record_first = {22, 3, 1, 0, 0};
     append(empty_record_first, TlsHelloBuilder().sni("example.com").build());
+    Bytes other_record_first = {20, 3, 1, 0, 0};
+    append(other_record_first, TlsHelloBuilder().sni("example.com").build());
     Bytes two_in_one = TlsHelloBuilder().sni("a.example").message();
     append(two_in_one, TlsHelloBuilder().sni("b.example").message());
     Bytes version_2(34, 0xa5);
@@ -162,6 +164,7 @@ std::vector<std::pair<std::string_view, Bytes>> listed_examples() {
     return {
         {"other protocol", sslv2},
         {"record has a wrong length", empty_record_first},
+        {"another TLS record comes before the hello", other_record_first},
         {"bytes behind the hello in its record", TlsHelloBuilder().in_records(two_in_one)},
         {"hello is larger than the cap", TlsHelloBuilder().padding(65500).build()},
         {"hello has an unknown version", TlsHelloBuilder().version_and_random(version_2).build()},
