@@ -243,6 +243,22 @@ TEST_F(ControlLoad, requests_that_never_come_to_an_end_by_more_clients_than_are_
     EXPECT_LT(peak_growth(), 128 * kMebibyte);
 }
 
+TEST_F(ControlLoad, clients_that_ask_and_ask_and_take_no_answer) {
+    std::vector<UniqueFd> clients;
+    std::string requests;
+    for (unsigned i = 0; i < 100; ++i)
+        requests += "{\"schema\":1,\"command\":\"metric show\"}\n";
+    for (unsigned i = 0; i < kClients + 10; ++i) {
+        clients.push_back(connect());
+        offer(clients.back(), requests);
+    }
+    for (unsigned round = 0; round < 3; ++round)
+        expect_answer();
+    expect_undisturbed();
+    // Replies that wait take 128 MiB at most; the rest is one that is being made.
+    EXPECT_LT(peak_growth(), 384 * kMebibyte);
+}
+
 TEST_F(ControlLoad, monitors_that_take_no_event) {
     std::vector<UniqueFd> monitors;
     for (unsigned i = 0; i < kClients / 2; ++i) {
