@@ -127,6 +127,12 @@ class OtherProxy : public Carrier {
     OtherProxy(std::string name, const std::vector<std::string>& argv)
         : name_(std::move(name)), process_((widen_ports(topology_), argv), &topology_.host()) {}
 
+    /// Asked to, its workers end with it.
+    ~OtherProxy() override { process_.stop(); }
+
+    OtherProxy(const OtherProxy&) = delete;
+    OtherProxy& operator=(const OtherProxy&) = delete;
+
     [[nodiscard]] const Topology& topology() const { return topology_; }
 
     void wait_for(const Endpoint& listener) {

@@ -93,7 +93,8 @@ class Round {
 
     void bulk(const Way& way, bool up, unsigned streams) {
         const BulkResult result = measure_bulk(*way.carrier, *way.servers, up, streams, time_);
-        const std::string what = fmt::format("{}, {} streams", up ? "up" : "down", streams);
+        const std::string what =
+            fmt::format("{}, {} stream{}", up ? "up" : "down", streams, streams == 1 ? "" : "s");
         add(what + ", Gbit/s", way, result.gigabits_per_second);
         add(what + ", CPU s/GB", way, result.cpu_seconds_per_gigabyte);
     }
