@@ -145,13 +145,17 @@ bool alias_could_allow(const CompiledPolicy& policy, const Decision& decision) {
     return first && decision.verdict == Verdict::kDeny && (!decision.rule || *first < *decision.rule);
 }
 
-std::string_view group_of(const CompiledPolicy& policy, const IpAddress& address,
-                          std::span<const IpAddress> host_addresses) {
-    const auto inner = embedded_v4(address);
-    const auto is_host = [&](const IpAddress& candidate) {
-        return std::ranges::find(host_addresses, candidate) != host_addresses.end();
+bool HostAddresses::contains(const IpAddress& address) const {
+    const auto holds = [&](std::span<const IpAddress> some) {
+        return std::ranges::find(some, address) != some.end();
     };
-    if (is_host(address) || (inner && is_host(*inner)))
+    return holds(host) || holds(gateways);
+}
+
+std::string_view group_of(const CompiledPolicy& policy, const IpAddress& address,
+                          const HostAddresses& host_addresses) {
+    const auto inner = embedded_v4(address);
+    if (host_addresses.contains(address) || (inner && host_addresses.contains(*inner)))
         return word_for(BuiltinGroup::kHost, kBuiltinGroups);
     const BuiltinGroup builtin = builtin_group_of(address);
     if (builtin == BuiltinGroup::kMeta)
@@ -165,7 +169,7 @@ std::string_view group_of(const CompiledPolicy& policy, const IpAddress& address
 }
 
 bool answer_address_permitted(const CompiledPolicy& policy, const Name& name, const IpAddress& address,
-                              std::span<const IpAddress> host_addresses, std::span<const Name> aliases) {
+                              const HostAddresses& host_addresses, std::span<const Name> aliases) {
     if (is_always_refused(address))
         return false;
     const std::string_view group = group_of(policy, address, host_addresses);

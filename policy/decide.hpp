@@ -28,6 +28,21 @@ struct BoundName {
     std::vector<Name> aliases;
 };
 
+/// Group `host` as one guest sees it. Borrowed.
+struct HostAddresses {
+    HostAddresses() = default;
+
+    HostAddresses(std::span<const IpAddress> of_host, std::span<const IpAddress> of_guest = {})
+        : host(of_host), gateways(of_guest) {}
+
+    HostAddresses(const std::vector<IpAddress>& of_host) : host(of_host) {}
+
+    [[nodiscard]] bool contains(const IpAddress& address) const;
+
+    std::span<const IpAddress> host;     ///< every address of the host itself
+    std::span<const IpAddress> gateways; ///< the guest's
+};
+
 /// What is known of a flow when its first packet arrives. The spans are borrowed for the call.
 struct FlowFacts {
     /// Egress: what the guest dials. Ingress: the peer's address with the guest's service port.
@@ -36,8 +51,7 @@ struct FlowFacts {
     Direction direction = Direction::kEgress;
     /// Live bindings of the guest to destination.address.
     std::span<const BoundName> bound;
-    /// The guest's gateway addresses and every address of the host itself (group `host`).
-    std::span<const IpAddress> host_addresses;
+    HostAddresses host_addresses;
 };
 
 enum class FirstFlightKind : std::uint8_t {
@@ -117,7 +131,7 @@ struct Decision {
 
 /// The group of `address` under this policy: a built-in group's name or one from [groups]; first hit wins.
 [[nodiscard]] std::string_view group_of(const CompiledPolicy& policy, const IpAddress& address,
-                                        std::span<const IpAddress> host_addresses);
+                                        const HostAddresses& host_addresses);
 
 /// One rule as it was walked.
 struct ExplainStep {
@@ -150,8 +164,7 @@ struct Explanation {
 /// address, or a domain allow rule for the name is `private-ok`. `aliases` is the chain from `name` to the
 /// owner of the address; it counts for `private-ok` rules that are also `cname`.
 [[nodiscard]] bool answer_address_permitted(const CompiledPolicy& policy, const Name& name,
-                                            const IpAddress& address,
-                                            std::span<const IpAddress> host_addresses,
+                                            const IpAddress& address, const HostAddresses& host_addresses,
                                             std::span<const Name> aliases = {});
 
 } // namespace tapgate::policy

@@ -74,7 +74,7 @@ void Learner::note_address(const Name& name, const IpAddress& address) {
 }
 
 std::vector<LearnedRule> Learner::rules(const CompiledPolicy& observed,
-                                        std::span<const IpAddress> host_addresses) const {
+                                        const HostAddresses& host_addresses) const {
     // What answers may carry is asked of a policy that has the groups and no rules.
     Policy bare;
     bare.groups = observed.policy().groups;

@@ -44,7 +44,7 @@ class Learner {
     /// `private-ok` where answers could not be given otherwise, by the groups of `observed`, the policy that
     /// the guest was under.
     [[nodiscard]] std::vector<LearnedRule> rules(const CompiledPolicy& observed,
-                                                 std::span<const IpAddress> host_addresses) const;
+                                                 const HostAddresses& host_addresses) const;
 
     /// More was done than can be noted: the rules do not cover all of it.
     [[nodiscard]] bool is_overfull() const { return is_overfull_; }

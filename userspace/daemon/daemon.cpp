@@ -463,9 +463,10 @@ asio::awaitable<void> Daemon::follow_links() {
 }
 
 Result<void> Daemon::share_host_addresses() {
+    host_addresses_ = std::make_shared<const std::vector<IpAddress>>(links_->host_addresses());
     for (const auto& worker : workers_)
-        worker->set_host_addresses(links_->host_addresses());
-    return datapath_->set_host_addresses(links_->host_addresses());
+        worker->set_host_addresses(host_addresses_);
+    return datapath_->set_host_addresses(*host_addresses_);
 }
 
 void Daemon::apply_links() {
@@ -538,7 +539,7 @@ boost::json::object Daemon::explained(const datapath::DropEvent& event,
         return to_json(event, attached.guest.name, rule, {});
     proxy::SessionFacts facts;
     facts.destination = event.flow.peer;
-    if (!facts.learn(*kernel_, attached.guest, links_->host_addresses()))
+    if (!facts.learn(*kernel_, attached.guest, host_addresses_))
         return to_json(event, attached.guest.name, rule, {});
     policy::FlowFacts flow = facts.flow();
     flow.protocol = datapath::policy_protocol(event.protocol);

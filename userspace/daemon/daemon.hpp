@@ -97,6 +97,11 @@ class Daemon {
 
     [[nodiscard]] const net::LinkMonitor& links() const { return *links_; }
 
+    /// Every address of the host itself.
+    [[nodiscard]] const std::shared_ptr<const std::vector<IpAddress>>& host_addresses() const {
+        return host_addresses_;
+    }
+
     [[nodiscard]] const EventRelay& events() const { return *events_; }
 
     [[nodiscard]] std::chrono::steady_clock::time_point started() const { return started_; }
@@ -176,6 +181,7 @@ class Daemon {
     boost::asio::io_context context_{1};
     boost::asio::signal_set signals_{context_, SIGTERM, SIGINT, SIGHUP}; // until all below is cleaned up
     std::unique_ptr<net::LinkMonitor> links_;
+    std::shared_ptr<const std::vector<IpAddress>> host_addresses_;
     std::unique_ptr<datapath::Datapath> datapath_;
     std::unique_ptr<KernelAdapter> kernel_;
     std::unique_ptr<SpliceAdapter> splices_;

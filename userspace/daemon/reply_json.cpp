@@ -81,8 +81,10 @@ json::object facts_json(const proxy::SessionFacts& facts) {
     for (const policy::BoundName& name : facts.bound)
         bound.emplace_back(name.name.text());
     json::array host_addresses;
-    for (const IpAddress& address : facts.host_addresses)
-        host_addresses.emplace_back(address.to_string());
+    const policy::HostAddresses host = facts.host_addresses();
+    for (const auto& some : {host.host, host.gateways})
+        for (const IpAddress& address : some)
+            host_addresses.emplace_back(address.to_string());
     json::object object;
     object["destination"] = facts.destination.to_string();
     object["bound"] = std::move(bound);

@@ -191,9 +191,10 @@ class Walk {
     void walk_unbound_name() {
         proxy::SessionFacts facts;
         facts.destination = {IpAddress::from_v4(0xc611ffff), wanted_.port}; // 198.17.255.255
-        facts.host_addresses = host_addresses();
+        facts.host = daemon_.host_addresses();
+        facts.gateways = attached_.guest.gateways;
         facts.bound.push_back({*wanted_.name, {}});
-        if (policy::group_of(compiled_, facts.destination.address, facts.host_addresses) != "public")
+        if (policy::group_of(compiled_, facts.destination.address, facts.host_addresses()) != "public")
             return;
         is_assumed_ = true;
         const policy::Explanation at_syn = policy::ground_of_flow(compiled_, facts.flow(), std::nullopt);
@@ -201,17 +202,10 @@ class Walk {
         conclude_syn(facts, at_syn.decision);
     }
 
-    [[nodiscard]] std::vector<IpAddress> host_addresses() const {
-        std::vector<IpAddress> addresses = daemon_.links().host_addresses();
-        addresses.insert(addresses.end(), attached_.guest.gateways.begin(), attached_.guest.gateways.end());
-        return addresses;
-    }
-
     Result<void> walk_flow(const IpAddress& address) {
         proxy::SessionFacts facts;
         facts.destination = {address, wanted_.port};
-        if (auto learned = facts.learn(daemon_.kernel(), attached_.guest, daemon_.links().host_addresses());
-            !learned)
+        if (auto learned = facts.learn(daemon_.kernel(), attached_.guest, daemon_.host_addresses()); !learned)
             return learned;
         const std::string subject = facts.destination.to_string();
         const auto verdict = daemon_.datapath().judge_flow(attached_.ifindex, facts.destination);

@@ -202,11 +202,13 @@ class KernelVerdictEngine final : public VerdictEngine {
         guest.address_count = 2;
         guest.addresses[0] = to_abi(guest_address(true));
         guest.addresses[1] = to_abi(guest_address(false));
-        for (const IpAddress& gateway : facts.host_addresses) {
-            if (guest.gateway_count == TG_GUEST_GATEWAYS)
-                return fail(ErrorCode::kLimit,
-                            fmt::format("a guest has at most {} gateways", int{TG_GUEST_GATEWAYS}));
-            guest.gateways[guest.gateway_count++] = to_abi(gateway);
+        for (const auto& some : {facts.host_addresses.host, facts.host_addresses.gateways}) {
+            for (const IpAddress& gateway : some) {
+                if (guest.gateway_count == TG_GUEST_GATEWAYS)
+                    return fail(ErrorCode::kLimit,
+                                fmt::format("a guest has at most {} gateways", int{TG_GUEST_GATEWAYS}));
+                guest.gateways[guest.gateway_count++] = to_abi(gateway);
+            }
         }
         // Fresh: events are counted there, and limited.
         constexpr tg_guest_state kState{};

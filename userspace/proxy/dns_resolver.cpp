@@ -403,9 +403,7 @@ std::optional<DnsReply> DnsResolver::judge(Inquiry& inquiry, const UpstreamAnswe
 bool DnsResolver::is_rebinding(Inquiry& inquiry, const proto::DnsMessage& message,
                                const std::vector<policy::Name>& aliases) const {
     const auto host = host_addresses_();
-    std::vector<IpAddress> host_and_gateways = *host;
-    host_and_gateways.insert(host_and_gateways.end(), inquiry.guest->gateways.begin(),
-                             inquiry.guest->gateways.end());
+    const policy::HostAddresses host_and_gateways(*host, inquiry.guest->gateways);
     // Every address in the message counts, not only those that bind: the guest sees them all.
     for (const proto::DnsRecord& record : message.records) {
         const auto addresses = addresses_in(record);

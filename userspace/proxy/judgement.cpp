@@ -9,7 +9,9 @@
 namespace tapgate::proxy {
 
 Result<void> SessionFacts::learn(KernelState& kernel, const Guest& guest,
-                                 const std::vector<IpAddress>& host) {
+                                 std::shared_ptr<const std::vector<IpAddress>> host_now) {
+    host = std::move(host_now);
+    gateways = guest.gateways;
     bound.clear();
     const auto names = kernel.bound_names(guest.id, destination.address);
     if (!names)
@@ -23,15 +25,13 @@ Result<void> SessionFacts::learn(KernelState& kernel, const Guest& guest,
             if (auto alias = policy::Name::from_wire(text))
                 out.aliases.push_back(std::move(*alias));
     }
-    host_addresses = host;
-    host_addresses.insert(host_addresses.end(), guest.gateways.begin(), guest.gateways.end());
     return {};
 }
 
 Result<void> SessionFacts::learn_more(KernelState& kernel, const Guest& guest,
-                                      const std::vector<IpAddress>& host) {
+                                      std::shared_ptr<const std::vector<IpAddress>> host_now) {
     std::vector<policy::BoundName> before = std::move(bound);
-    Result<void> learned = learn(kernel, guest, host);
+    Result<void> learned = learn(kernel, guest, std::move(host_now));
     for (policy::BoundName& known : before) {
         if (std::ranges::find(bound, known.name, &policy::BoundName::name) == bound.end())
             bound.push_back(std::move(known));
@@ -39,12 +39,16 @@ Result<void> SessionFacts::learn_more(KernelState& kernel, const Guest& guest,
     return learned;
 }
 
+policy::HostAddresses SessionFacts::host_addresses() const {
+    return {host ? std::span(*host) : std::span<const IpAddress>(), gateways};
+}
+
 policy::FlowFacts SessionFacts::flow() const {
     policy::FlowFacts facts;
     facts.destination = destination;
     facts.protocol = policy::Protocol::kTcp;
     facts.bound = bound;
-    facts.host_addresses = host_addresses;
+    facts.host_addresses = host_addresses();
     return facts;
 }
 

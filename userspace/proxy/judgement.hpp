@@ -7,6 +7,7 @@
 #include "proxy/guest.hpp"
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -19,17 +20,24 @@ struct SessionFacts {
     /// Live bindings of the guest to the destination when it was judged. What expires later does not change a
     /// session that was admitted by it.
     std::vector<policy::BoundName> bound;
-    std::vector<IpAddress> host_addresses;
+    /// Every address of the host itself; of one daemon's sessions most have the same. Null: none is known.
+    std::shared_ptr<const std::vector<IpAddress>> host;
+    std::vector<IpAddress> gateways; ///< the guest's
     /// Nothing if the SYN decided: then nobody has looked at what the guest sent.
     std::optional<policy::FirstFlight> flight;
 
-    /// Sets `bound` and `host_addresses` to what holds now for `guest` and the destination. `host` is every
-    /// address of the host itself. Fails, with `bound` empty, if the bindings cannot be read.
-    Result<void> learn(KernelState& kernel, const Guest& guest, const std::vector<IpAddress>& host);
+    /// Sets `bound` and `gateways` to what holds now for `guest` and the destination, and `host`. Fails, with
+    /// `bound` empty, if the bindings cannot be read.
+    Result<void> learn(KernelState& kernel, const Guest& guest,
+                       std::shared_ptr<const std::vector<IpAddress>> host_now);
 
     /// The same for a session that goes on: names that were bound to the destination when it was judged
     /// before stay so, also if this fails.
-    Result<void> learn_more(KernelState& kernel, const Guest& guest, const std::vector<IpAddress>& host);
+    Result<void> learn_more(KernelState& kernel, const Guest& guest,
+                            std::shared_ptr<const std::vector<IpAddress>> host_now);
+
+    /// Group `host`. Borrows from this object.
+    [[nodiscard]] policy::HostAddresses host_addresses() const;
 
     /// Borrows from this object.
     [[nodiscard]] policy::FlowFacts flow() const;

@@ -106,7 +106,7 @@ asio::awaitable<void> Session::run_adopted(SpliceTable::Left left) {
     started_ -=
         std::chrono::duration_cast<std::chrono::steady_clock::duration>(BootClock::now() - left.since);
     facts_.flight = std::move(left.recording.flight);
-    const Result<void> learned = facts_.learn(context_.kernel, *guest_, *context_.host_addresses());
+    const Result<void> learned = facts_.learn(context_.kernel, *guest_, context_.host_addresses());
     // A binding that expired since does not change a session that was admitted by it.
     if (left.recording.bound && std::ranges::find(facts_.bound, *left.recording.bound,
                                                   &policy::BoundName::name) == facts_.bound.end())
@@ -214,7 +214,7 @@ asio::awaitable<std::optional<policy::Decision>> Session::judge() {
 }
 
 bool Session::learn() {
-    const Result<void> learned = facts_.learn(context_.kernel, *guest_, *context_.host_addresses());
+    const Result<void> learned = facts_.learn(context_.kernel, *guest_, context_.host_addresses());
     if (!learned)
         fail(learned.error().message());
     return learned.has_value();
@@ -536,7 +536,7 @@ std::optional<FlightGate::Stage> Session::gate_stage() const {
 bool Session::admits(const policy::FirstFlight& flight, std::string_view reason) {
     const std::string name_before = name_of(facts_);
     const std::string_view source_before = source_of_name(facts_);
-    const Result<void> learned = facts_.learn_more(context_.kernel, *guest_, *context_.host_addresses());
+    const Result<void> learned = facts_.learn_more(context_.kernel, *guest_, context_.host_addresses());
     facts_.flight = flight;
     flight_reason_ = reason;
     std::optional<policy::Decision> decision;

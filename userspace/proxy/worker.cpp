@@ -287,9 +287,8 @@ void Worker::routes_changed() {
         asio::post(context_, [kernel] { kernel->routes_changed(); });
 }
 
-void Worker::set_host_addresses(std::vector<IpAddress> addresses) {
-    auto shared = std::make_shared<const std::vector<IpAddress>>(std::move(addresses));
-    call([this, shared] { host_addresses_ = shared; });
+void Worker::set_host_addresses(std::shared_ptr<const std::vector<IpAddress>> addresses) {
+    call([this, &addresses] { host_addresses_ = std::move(addresses); });
 }
 
 void Worker::set_upstreams(std::vector<Endpoint> upstreams) {

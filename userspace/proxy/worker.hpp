@@ -81,7 +81,7 @@ class Worker {
     void splices_changed(std::shared_ptr<const std::vector<SpliceTable::Key>> flows);
     /// The host may reach servers by other interfaces now. Returns at once.
     void routes_changed();
-    void set_host_addresses(std::vector<IpAddress> addresses);
+    void set_host_addresses(std::shared_ptr<const std::vector<IpAddress>> addresses);
     void set_upstreams(std::vector<Endpoint> upstreams);
     /// Replaces the times and sizes that `settings` has, for what begins from now on. peek_bytes stays: the
     /// sessions that peek share a buffer of that size.
