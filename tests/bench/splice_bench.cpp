@@ -100,19 +100,12 @@ class Round {
     }
 
     void connects(const Way& way) {
-        const ConnectResult result = measure_connects(*way.carrier, kClients, time_);
-        add("new connections a second", way, result.per_second);
-        add("a new connection, median us", way, result.median_us);
-        add("a new connection, 99 % us", way, result.p99_us);
-        add("new connections, failed", way, static_cast<double>(result.failed));
+        add_attempts(way, "new connections", "a new connection",
+                     measure_connects(*way.carrier, kClients, time_));
     }
 
     void denials(const Way& way) {
-        const ConnectResult result = measure_denials(*way.carrier, kClients, time_);
-        add("denied SYNs a second", way, result.per_second);
-        add("a denial, median us", way, result.median_us);
-        add("a denial, 99 % us", way, result.p99_us);
-        add("denials, failed", way, static_cast<double>(result.failed));
+        add_attempts(way, "denied SYNs", "a denied SYN", measure_denials(*way.carrier, kClients, time_));
     }
 
     void latency(const Way& way) {
@@ -122,6 +115,14 @@ class Round {
     }
 
   private:
+    void add_attempts(const Way& way, std::string_view many, std::string_view one,
+                      const ConnectResult& result) {
+        add(fmt::format("{} a second", many), way, result.per_second);
+        add(fmt::format("{}, median us", one), way, result.median_us);
+        add(fmt::format("{}, 99 % us", one), way, result.p99_us);
+        add(fmt::format("{}, failed", many), way, static_cast<double>(result.failed));
+    }
+
     void add(const std::string& what, const Way& way, double value) {
         results_.add(what, way.carrier->name(), value);
     }

@@ -127,8 +127,10 @@ Result<SpliceId> Flows::record(const SpliceSpec& spec) {
         remove_entry(splice.flow, *old);
     if (!facts_.put(splice.flow, facts_of(spec, splice.id)))
         return fail(ErrorCode::kLimit, "the table of spliced flows is full");
-    if (!flows_.insert(splice.flow, splice))
+    if (!flows_.insert(splice.flow, splice)) {
+        facts_.erase(splice.flow);
         return fail(ErrorCode::kLimit, "the table of spliced flows is full");
+    }
     if (const auto written = upstream_flows_.put(splice.upstream, splice.flow); !written) {
         remove_entry(splice.flow, splice);
         return fail(ErrorCode::kLimit, "the table of spliced flows is full");
