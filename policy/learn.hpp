@@ -2,6 +2,7 @@
 #pragma once
 
 #include "policy/compile.hpp"
+#include "policy/decide.hpp"
 #include "policy/model.hpp"
 
 #include <cstddef>

@@ -314,6 +314,32 @@ TEST(Logs, flows_are_recorded_in_a_file_and_the_log_is_json_if_asked_for) {
         EXPECT_TRUE(line.contains("time") && line.contains("level") && line.contains("message")) << line;
 }
 
+TEST(Logs, a_stop_records_the_flows_that_it_ends) {
+    DaemonConfig config;
+    config.policy = policy_text({"allow@www.open.test:tcp:7000"});
+    const std::string file = scratch_dir() / "at_stop.jsonl";
+    config.log = fmt::format("flow_file = \"{}\"\n", file);
+    World world(config, {dual_stack("www.open.test", kOpen)});
+    const TcpServer web(world.topology.internet(), {ipv4().server(kOpen), kPort}, echo);
+    resolve(world, ipv4(), "www.open.test");
+    std::vector<TcpStream> streams;
+    for (int i = 0; i < 20; ++i) {
+        auto stream = TcpStream::connect(world.topology.guest().ns, web.endpoint());
+        ASSERT_TRUE(stream);
+        EXPECT_EQ(stream->send("\x01ping"), 0);
+        EXPECT_EQ(stream->receive(5).bytes, "\x01ping");
+        streams.push_back(std::move(*stream));
+    }
+    world.daemon.signal(SIGTERM);
+    world.daemon.finish();
+    const auto records = json_lines(content(file));
+    EXPECT_EQ(records.size(), streams.size()) << world.daemon.log();
+    for (const auto& record : records)
+        EXPECT_TRUE(is(record, "type", "flow-end") && is(record, "how", "cancelled") &&
+                    is(record, "who", "daemon"))
+            << record;
+}
+
 /// A datagram socket at `path` in the place of an older one, as a syslog daemon makes it.
 UniqueFd listen_as_syslog(const std::string& path) {
     ::unlink(path.c_str());

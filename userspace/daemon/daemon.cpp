@@ -376,6 +376,9 @@ bool Daemon::run() {
         leave_splices();
     // Monitors are told by the close; no command runs any more.
     control_->stop();
+    // What is left is reset, and recorded.
+    workers_.clear();
+    events_->flush();
     return !has_failed_;
 }
 

@@ -26,7 +26,7 @@ namespace {
 
 constexpr std::size_t kMaxWaiting = 8192;
 /// Events that the main thread takes before others get their turn.
-constexpr std::size_t kMostAtOnce = 64;
+constexpr std::size_t kMostAtOnce = 256;
 /// Between two looks at what has come, while events come.
 constexpr std::chrono::milliseconds kPause{2};
 
@@ -166,6 +166,10 @@ struct EventRelay::Queue {
     Queue(boost::asio::io_context& context, Consumer consume)
         : consumer(std::move(consume)), pause(context) {}
 
+    /// Not all of them, so that others get their turn; false: nothing waits, and the next event is to be told
+    /// of. On the main thread.
+    bool consume_some();
+
     const Consumer consumer;
     std::atomic<std::uint64_t> lost{0};
     boost::asio::steady_timer pause; ///< the main thread's
@@ -197,24 +201,30 @@ std::uint64_t EventRelay::lost() const {
     return queue_->lost.load(std::memory_order_relaxed);
 }
 
-void EventRelay::deliver(const std::shared_ptr<Queue>& queue) {
-    std::vector<Queue::Waiting> batch;
-    bool is_more = false;
+bool EventRelay::Queue::consume_some() {
+    std::vector<Waiting> batch;
     {
-        const std::lock_guard lock(queue->mutex);
-        const auto end = queue->waiting.begin() +
-                         static_cast<std::ptrdiff_t>(std::min(queue->waiting.size(), kMostAtOnce));
-        std::move(queue->waiting.begin(), end, std::back_inserter(batch));
-        queue->waiting.erase(queue->waiting.begin(), end);
-        is_more = !queue->waiting.empty();
-        queue->is_awaited = !batch.empty();
+        const std::lock_guard lock(mutex);
+        const auto end = waiting.begin() + static_cast<std::ptrdiff_t>(std::min(waiting.size(), kMostAtOnce));
+        std::move(waiting.begin(), end, std::back_inserter(batch));
+        waiting.erase(waiting.begin(), end);
+        is_awaited = !batch.empty();
     }
-    for (const Queue::Waiting& waiting : batch)
-        queue->consumer(waiting.event, waiting.time);
-    if (batch.empty())
+    for (const Waiting& each : batch)
+        consumer(each.event, each.time);
+    return !batch.empty();
+}
+
+void EventRelay::flush() {
+    while (queue_->consume_some()) {
+    }
+}
+
+void EventRelay::deliver(const std::shared_ptr<Queue>& queue) {
+    if (!queue->consume_some())
         return;
     // Where there was one, more are likely: they need not wake this thread each.
-    queue->pause.expires_after(is_more ? std::chrono::milliseconds(0) : kPause);
+    queue->pause.expires_after(kPause);
     queue->pause.async_wait([queue](const boost::system::error_code& error) {
         if (!error)
             deliver(queue);

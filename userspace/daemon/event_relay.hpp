@@ -47,6 +47,9 @@ class EventRelay final : public proxy::EventSink {
 
     void publish(proxy::Event event) override;
 
+    /// Carries what waits at once. On the main thread, once the context has stopped.
+    void flush();
+
     void count_dns(proxy::DnsOutcome outcome, std::chrono::microseconds latency) override {
         tally_.count_dns(outcome, latency);
     }
