@@ -403,7 +403,8 @@ int tap_egress(struct __sk_buff *skb)
 	verdict = egress_verdict(skb, &context, &packet);
 	if (!verdict)
 		return TC_ACT_OK;
-	if (splice_is_expected(verdict))
+	/* Nor is it news that the host's kernel tells each link which groups it listens to (MLD, IGMP). */
+	if (splice_is_expected(verdict) || (packet.group_mac && is_local(skb)))
 		count_reason(context.guest->slot, verdict);
 	else
 		count_drop(&context, skb->ifindex, verdict, &packet.flow, &packet.judgement);

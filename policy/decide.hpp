@@ -5,6 +5,7 @@
 #include "policy/compile.hpp"
 #include "policy/model.hpp"
 
+#include <concepts>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -32,10 +33,11 @@ struct BoundName {
 struct HostAddresses {
     HostAddresses() = default;
 
-    HostAddresses(std::span<const IpAddress> of_host, std::span<const IpAddress> of_guest = {})
+    HostAddresses(std::span<const IpAddress> of_host, std::span<const IpAddress> of_guest)
         : host(of_host), gateways(of_guest) {}
 
-    HostAddresses(const std::vector<IpAddress>& of_host) : host(of_host) {}
+    template <std::convertible_to<std::span<const IpAddress>> Addresses>
+    HostAddresses(const Addresses& of_host) : host(of_host) {}
 
     [[nodiscard]] bool contains(const IpAddress& address) const;
 
