@@ -421,6 +421,20 @@ TEST_F(DropReasonTest, drop_events_are_limited_by_guest_and_the_rest_only_counte
     EXPECT_EQ(product().state().event_second, boot_now() / kSecond);
 }
 
+TEST_F(DropReasonTest, what_the_host_says_to_groups_is_counted_without_an_event) {
+    constexpr Mac kGroup = {0x33, 0x33, 0, 0, 0, 0x16};
+    const Bytes to_group = ethernet(0x88cc, Bytes(50), kHostMac, kGroup);
+    EXPECT_TRUE(refused(egress(to_group), TG_DROP_EGRESS_NOT_OURS));
+    EXPECT_EQ(product().state().event_count, 0U);
+    // From elsewhere, or to the guest alone.
+    EXPECT_TRUE(refused(product().run_on("tap_egress", to_group, Programs::tap_ifindex(), 1),
+                        TG_DROP_EGRESS_NOT_OURS));
+    EXPECT_EQ(product().state().event_count, 1U);
+    product().set_state({});
+    EXPECT_TRUE(refused(egress(ethernet(0x88cc, Bytes(50), kHostMac, kGuestMac)), TG_DROP_EGRESS_NOT_OURS));
+    EXPECT_EQ(product().state().event_count, 1U);
+}
+
 } // namespace
 
 } // namespace tapgate::test
