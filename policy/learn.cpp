@@ -3,6 +3,7 @@
 
 #include "policy/decide.hpp"
 #include "policy/match.hpp"
+#include "policy/parse.hpp"
 #include "policy/policy_words.hpp"
 #include "policy/rule_text.hpp"
 
@@ -10,13 +11,21 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <utility>
 
 namespace tapgate::policy {
 
 namespace {
 
+/// As a string of TOML; `text` is printable.
 std::string quoted(std::string_view text) {
-    return fmt::format("\"{}\"", text);
+    std::string escaped;
+    for (const char c : text) {
+        if (c == '"' || c == '\\')
+            escaped += '\\';
+        escaped += c;
+    }
+    return fmt::format("\"{}\"", escaped);
 }
 
 std::string counts_text(const LearnedRule& learned) {
@@ -128,6 +137,8 @@ std::string learned_text(const Policy& observed, const std::vector<LearnedRule>&
         text += fmt::format("  {:<{}}  # {}\n", format_for_file(learned.rule) + ",", width + 1,
                             counts_text(learned));
     text += "]\n";
+    if (observed.splice)
+        text += fmt::format("splice = {}\n", quoted(word_for(*observed.splice, kSpliceWords)));
 
     std::vector<std::string> lines;
     for (const auto& [name, blocks] : observed.groups) {
@@ -140,6 +151,15 @@ std::string learned_text(const Policy& observed, const std::vector<LearnedRule>&
 
     const Policy usual;
     lines.clear();
+    if (observed.dns.only_allowed_names)
+        lines.push_back("resolve = " + quoted(word_for(true, kResolveWords)));
+    for (const auto& [key, limit] : {std::pair("max_label", observed.dns.max_label),
+                                     {"max_name", observed.dns.max_name},
+                                     {"names_per_zone", observed.dns.names_per_zone}})
+        if (limit != 0)
+            lines.push_back(fmt::format("{} = {}", key, limit));
+    text += table_text("dns", lines);
+    lines.clear();
     if (observed.no_sni != usual.no_sni)
         lines.push_back("no_sni = " + quoted(word_for(observed.no_sni, kNoSniWords)));
     if (observed.ech != usual.ech)
@@ -148,7 +168,15 @@ std::string learned_text(const Policy& observed, const std::vector<LearnedRule>&
     lines.clear();
     if (observed.http_host != usual.http_host)
         lines.push_back("host = " + quoted(word_for(observed.http_host, kHttpHostWords)));
-    return text + table_text("http", lines);
+    text += table_text("http", lines);
+    lines.clear();
+    if (observed.live_flows != usual.live_flows)
+        lines.push_back("live_flows = " + quoted(live_flows_text(observed)));
+    if (observed.deny_style != usual.deny_style)
+        lines.push_back("style = " + quoted(word_for(observed.deny_style, kDenyStyleWords)));
+    if (!observed.deny_text.empty())
+        lines.push_back("text = " + quoted(observed.deny_text));
+    return text + table_text("deny", lines);
 }
 
 } // namespace tapgate::policy

@@ -70,8 +70,7 @@ class Learner {
 /// `observed` with these rules alone and all else denied.
 [[nodiscard]] Policy learned_policy(const Policy& observed, const std::vector<LearnedRule>& rules);
 
-/// That policy as a file in TOML: each rule with its counts, and the settings of `observed` that say how
-/// rules are applied.
+/// That policy as a file in TOML: each rule with its counts, and the settings of `observed`.
 [[nodiscard]] std::string learned_text(const Policy& observed, const std::vector<LearnedRule>& rules);
 
 } // namespace tapgate::policy

@@ -67,9 +67,12 @@ TEST(Learn, the_text_is_the_policy) {
     learner.note_question(names[0]);
     learner.note_connection({address("10.0.0.1"), 443}, names, true);
     learner.note_connection({address("2001:db8::1"), 80}, {}, false);
-    const auto observed = compiled("rules = [\"deny@learn.invalid\", \"allow@any\"]\n[groups]\n"
-                                   "corp = [\"10.0.0.0/8\", \"2001:db8::/32\"]\n[tls]\nno_sni = \"cache\"\n"
-                                   "ech = \"strip\"\n[http]\nhost = \"first\"");
+    const auto observed =
+        compiled("rules = [\"deny@learn.invalid\", \"allow@any\"]\nsplice = \"uring\"\n[groups]\n"
+                 "corp = [\"10.0.0.0/8\", \"2001:db8::/32\"]\n"
+                 "[dns]\nresolve = \"allowed\"\nmax_label = 30\nmax_name = 100\nnames_per_zone = 50\n"
+                 "[tls]\nno_sni = \"cache\"\nech = \"strip\"\n[http]\nhost = \"first\"\n"
+                 "[deny]\nlive_flows = \"drain 60s\"\nstyle = \"reset\"\ntext = 'ask \"us\" at C:\\here'\n");
     const auto rules = learner.rules(*observed, {});
     const std::string text = learned_text(observed->policy(), rules);
     EXPECT_EQ(to_json(test::parsed(text)), to_json(learned_policy(observed->policy(), rules))) << text;
