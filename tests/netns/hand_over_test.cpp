@@ -244,6 +244,31 @@ TEST_P(HandOver, a_policy_swapped_afterwards_ends_what_the_daemon_before_carries
     world.daemon.finish_predecessor();
 }
 
+TEST_P(HandOver, a_policy_that_was_rolled_back_stays_so_and_its_file_is_watched_on) {
+    DaemonConfig watching = config();
+    watching.policy_options = "watch = true";
+    World world(watching, zone());
+    const auto write_file = [&](const std::vector<std::string>& rules) {
+        const std::filesystem::path fresh = write_scratch("fresh.toml", policy_text(rules));
+        std::filesystem::rename(fresh, world.daemon.policy_file());
+    };
+    const auto has_rules = [&](int count) {
+        return world.daemon.ask({"policy", "show"}).at("policies").at(0).at("rules").to_number<int>() ==
+               count;
+    };
+    write_file({"allow@any", "deny@any"});
+    ASSERT_TRUE(wait_until([&] { return has_rules(2); }));
+    world.daemon.ask({"policy", "rollback", "main"});
+    ASSERT_TRUE(has_rules(1));
+    for (int round = 0; round < 2; ++round) {
+        world.daemon.take_over();
+        world.daemon.finish_predecessor();
+        EXPECT_TRUE(has_rules(1)); // the file is looked at before any command
+    }
+    write_file({"allow@www.open.test:tcp:7000", "deny@www.closed.test", "deny@any"});
+    EXPECT_TRUE(wait_until([&] { return has_rules(3); }));
+}
+
 TEST_P(HandOver, another_abi_is_refused_and_the_daemon_goes_on) {
     World world(config(), zone());
     const TcpServer upstream(world.topology.internet(), server(), echo);

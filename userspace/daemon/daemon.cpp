@@ -158,7 +158,7 @@ Result<void> Daemon::start_parts(bool take_over) {
                                              [this](const boost::json::object& event) { publish(event); });
     for (const PreparedPolicy& policy : *prepared)
         loader_->warn(policy);
-    if (const auto watching = watch_policies(); !watching)
+    if (const auto watching = watch_policies(predecessor ? &*predecessor : nullptr); !watching)
         return watching;
     if (config_.daemon.metrics_listen) {
         auto metrics = control::MetricsServer::start(context_, *config_.daemon.metrics_listen, [this] {
@@ -251,13 +251,20 @@ Result<void> Daemon::load_policies(const std::vector<PreparedPolicy>& prepared) 
     return {};
 }
 
-Result<void> Daemon::watch_policies() {
+Result<void> Daemon::watch_policies(const Predecessor* predecessor) {
     auto watch = FileWatch::open();
     if (!watch)
         return fail(watch.error());
     watcher_ =
         std::make_unique<PolicyWatcher>(context_, std::move(*watch), config_.groups, *policies_, *loader_);
-    watcher_->watch(config_.policies);
+    PolicyWatcher::Contents superseded;
+    if (predecessor != nullptr) {
+        for (const PolicyInForce& policy : predecessor->policies()) {
+            if (policy.superseded)
+                superseded[policy.name] = std::make_shared<const std::string>(*policy.superseded);
+        }
+    }
+    watcher_->watch(config_.policies, superseded);
     return {};
 }
 

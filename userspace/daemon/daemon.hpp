@@ -150,7 +150,7 @@ class Daemon {
     void leave_splices();
     /// Makes the workers' sockets those to which guests are steered.
     Result<void> steer_to_workers();
-    Result<void> watch_policies();
+    Result<void> watch_policies(const Predecessor* predecessor);
 
     boost::asio::awaitable<void> follow_signals();
     /// Refuses new connections, waits for the sessions to end or the drain time to be over, and stops.

@@ -48,9 +48,10 @@ Result<PolicyInForce> policy_of(const json::object& object) {
     const auto name = control::required_string(object, "name");
     const auto file = control::required_string(object, "file");
     const auto text = control::optional_string(object, "text");
-    if (const Error* error = control::first_error(name, file, text))
+    const auto superseded = control::optional_string(object, "superseded");
+    if (const Error* error = control::first_error(name, file, text, superseded))
         return fail(*error);
-    return PolicyInForce{*name, *file, text->value_or("")};
+    return PolicyInForce{*name, *file, text->value_or(""), *superseded};
 }
 
 /// Reads the objects of a list by `read`.
@@ -151,6 +152,8 @@ json::object Daemon::in_force() const {
         policy["name"] = name;
         policy["file"] = loaded.current().file;
         policy["text"] = *loaded.current().text;
+        if (const auto superseded = watcher_->superseded(name))
+            policy["superseded"] = *superseded;
         policies.push_back(std::move(policy));
     }
     json::array guests;

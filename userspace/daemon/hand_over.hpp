@@ -23,6 +23,8 @@ struct PolicyInForce {
     std::string name;
     std::string file;
     std::string text;
+    /// What its watched file says, if that was loaded and is not in force any more.
+    std::optional<std::string> superseded;
 };
 
 /// The daemon that runs, for the one that takes over.

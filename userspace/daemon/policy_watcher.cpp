@@ -26,13 +26,22 @@ PolicyWatcher::PolicyWatcher(asio::io_context& context, FileWatch watch, const p
     : watch_(std::move(watch)), descriptor_(context, ::dup(watch_.fd())), groups_(groups), store_(store),
       loader_(loader) {}
 
-void PolicyWatcher::watch(const std::vector<PolicyConfig>& policies) {
+void PolicyWatcher::watch(const std::vector<PolicyConfig>& policies, const Contents& superseded) {
     std::vector<Watched> watched;
     for (const PolicyConfig& policy : policies) {
         if (!policy.watch)
             continue;
         watch_.add(policy.file);
-        watched.push_back({policy.name, policy.file, store_.find(policy.name)->current().text, {}});
+        const auto before = std::ranges::find(watched_, policy.name, &Watched::name);
+        const auto known = superseded.find(policy.name);
+        if (before != watched_.end() && before->file == policy.file)
+            watched.push_back(std::move(*before));
+        else
+            watched.push_back(
+                {policy.name,
+                 policy.file,
+                 known != superseded.end() ? known->second : store_.find(policy.name)->current().text,
+                 {}});
     }
     watched_ = std::move(watched);
 }
@@ -90,6 +99,14 @@ Result<void> PolicyWatcher::try_file(Watched& watched) {
 
 bool PolicyWatcher::is_watched(const std::string& name) const {
     return std::ranges::find(watched_, name, &Watched::name) != watched_.end();
+}
+
+std::shared_ptr<const std::string> PolicyWatcher::superseded(const std::string& name) const {
+    const auto found = std::ranges::find(watched_, name, &Watched::name);
+    if (found == watched_.end() || !found->error.empty() ||
+        *found->seen == *store_.find(name)->current().text)
+        return nullptr;
+    return found->seen;
 }
 
 std::string PolicyWatcher::error(const std::string& name) const {

@@ -10,6 +10,7 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 
+#include <map>
 #include <memory>
 #include <set>
 #include <string>
@@ -25,8 +26,12 @@ class PolicyWatcher {
     PolicyWatcher(boost::asio::io_context& context, FileWatch watch, const policy::GroupTable& groups,
                   const PolicyStore& store, PolicyLoader& loader);
 
-    /// Watches the files of those `policies` that want it, all of which are loaded, and no others any more.
-    void watch(const std::vector<PolicyConfig>& policies);
+    /// By the policy's name.
+    using Contents = std::map<std::string, std::shared_ptr<const std::string>>;
+
+    /// Watches the files of those `policies` that want it, all of which are loaded, and no others any more. A
+    /// file that still says what is in `superseded` is not loaded again for that.
+    void watch(const std::vector<PolicyConfig>& policies, const Contents& superseded = {});
 
     /// Follows the files for ever.
     boost::asio::awaitable<void> run();
@@ -35,6 +40,9 @@ class PolicyWatcher {
     void restore();
 
     [[nodiscard]] bool is_watched(const std::string& name) const;
+    /// What the file says, if that was in force until something else was loaded: a rollback or another file.
+    /// Null if it is, or was never, or if the policy is not watched.
+    [[nodiscard]] std::shared_ptr<const std::string> superseded(const std::string& name) const;
     /// Why the file as it is now is not in force; empty if it is, or if the policy is not watched.
     [[nodiscard]] std::string error(const std::string& name) const;
 
