@@ -59,7 +59,8 @@ struct splice_work {
 	struct tg_flow key;  /* of `flows` */
 	struct tg_flow to;   /* as the other side sees it */
 	__u32 to_ifindex;
-	__u32 slot; /* the guest's */
+	struct tg_address next_hop; /* there; zero: whom the host's routes say */
+	__u32 slot;		    /* the guest's */
 	__u64 guest_id;
 	__u32 header_length; /* of TCP, with options */
 	__u32 payload_length;
@@ -271,11 +272,13 @@ static __always_inline void splice_prepare(struct tg_splice *splice, struct spli
 	if (from_end == TG_SPLICE_GUEST) {
 		work->to = splice->upstream;
 		work->to_ifindex = splice->uplink_ifindex;
+		work->next_hop = splice->next_hop;
 		rewrite->source_port = work->to.guest_port;
 		rewrite->destination_port = work->to.peer_port;
 	} else {
 		work->to = splice->flow;
 		work->to_ifindex = splice->guest_ifindex;
+		work->next_hop = splice->flow.guest_address;
 		rewrite->source_port = work->to.peer_port;
 		rewrite->destination_port = work->to.guest_port;
 	}
@@ -497,28 +500,38 @@ static __always_inline verdict_t splice_forward(struct __sk_buff *skb, const str
 	return TG_DROP_NONE;
 }
 
+/* Without the search for a route that forwarding would need, unless nobody knows the next hop. */
+static __always_inline void splice_redirect(const struct splice_work *work)
+{
+	const struct tg_address *next_hop = &work->next_hop;
+	struct bpf_redir_neigh neighbour = {};
+
+	if (address_unspecified(next_hop)) {
+		bpf_redirect_neigh(work->to_ifindex, NULL, 0, 0);
+		return;
+	}
+	if (address_mapped(next_hop)) {
+		neighbour.nh_family = AF_INET;
+		neighbour.ipv4_nh = address_v4(next_hop);
+	} else {
+		neighbour.nh_family = AF_INET6;
+		__builtin_memcpy(neighbour.ipv6_nh, next_hop, sizeof(neighbour.ipv6_nh));
+	}
+	bpf_redirect_neigh(work->to_ifindex, &neighbour, sizeof(neighbour), 0);
+}
+
 static __always_inline void splice_redirect_to_server(struct __sk_buff *skb, const struct splice_work *work)
 {
 	/* Our mark would lead the route to the host itself. */
 	skb->mark = 0;
-	bpf_redirect_neigh(work->to_ifindex, NULL, 0, 0);
+	splice_redirect(work);
 }
 
 /* By the guest's own address, whatever the host's routes say; tap_egress wants the mark. */
-static __always_inline void splice_redirect_to_guest(struct __sk_buff *skb, const struct packet *packet,
-						     const struct splice_work *work)
+static __always_inline void splice_redirect_to_guest(struct __sk_buff *skb, const struct splice_work *work)
 {
-	struct bpf_redir_neigh neighbour = {};
-
-	if (packet->ethertype == ETH_P_IP) {
-		neighbour.nh_family = AF_INET;
-		neighbour.ipv4_nh = address_v4(&work->to.guest_address);
-	} else {
-		neighbour.nh_family = AF_INET6;
-		__builtin_memcpy(neighbour.ipv6_nh, &work->to.guest_address, sizeof(neighbour.ipv6_nh));
-	}
 	skb->mark = tg_mark;
-	bpf_redirect_neigh(work->to_ifindex, &neighbour, sizeof(neighbour), 0);
+	splice_redirect(work);
 }
 
 /*
@@ -575,7 +588,7 @@ static __always_inline int splice_from_server(struct __sk_buff *skb, const struc
 		return verdict;
 	verdict = splice_forward(skb, packet, work, TG_SPLICE_SERVER);
 	if (!verdict)
-		splice_redirect_to_guest(skb, packet, work);
+		splice_redirect_to_guest(skb, work);
 	return verdict;
 }
 
@@ -745,9 +758,11 @@ static __always_inline bool splice_judge_error(const struct tg_splice *splice, s
 	if (about == TG_SPLICE_GUEST) {
 		work->to = splice->flow;
 		work->to_ifindex = splice->guest_ifindex;
+		work->next_hop = splice->flow.guest_address;
 	} else {
 		work->to = splice->upstream;
 		work->to_ifindex = splice->uplink_ifindex;
+		work->next_hop = splice->next_hop;
 	}
 	work->rewrite.sequence = -side->delta;
 	return true;
@@ -849,7 +864,7 @@ static __always_inline int splice_error_from_server(struct __sk_buff *skb, const
 		return SPLICE_NONE;
 	if (!splice_rewrite_error(skb, packet, work, &work->to, &packet->flow.peer_address))
 		return TG_DROP_TRUNCATED;
-	splice_redirect_to_guest(skb, packet, work);
+	splice_redirect_to_guest(skb, work);
 	return TG_DROP_NONE;
 }
 
@@ -934,6 +949,7 @@ static __always_inline enum tg_change_result splice_change(struct tg_splice *spl
 		break;
 	case TG_CHANGE_ROUTE:
 		splice->uplink_ifindex = change->uplink_ifindex;
+		splice->next_hop = change->next_hop;
 		return TG_CHANGED;
 	default:
 		return TG_CHANGE_STATE;

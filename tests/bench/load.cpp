@@ -32,6 +32,8 @@ constexpr std::size_t kMessage = 64;
 /// Nothing here takes longer, unless it hangs.
 constexpr timeval kSocketTimeout{10, 0};
 constexpr unsigned kAnswerThreads = 64;
+/// Until congestion control has found its window.
+constexpr std::chrono::milliseconds kRampUp{300};
 
 const std::string& first_flight() {
     static const std::string hello = client_hello(kBenchName);
@@ -256,6 +258,8 @@ BulkResult measure_bulk(const Carrier& carrier, const Servers& servers, bool up,
     for (const UniqueFd& connection : connections) {
         clients.emplace_back([&, fd = connection.get()] {
             std::vector<char> buffer(kChunk);
+            if (up && !receive_all(fd, buffer.data(), 1))
+                return; // as a client that waits for the server's handshake
             while (up && send_all(fd, buffer.data(), buffer.size())) {
             }
             for (bool has_begun = false; !up;) {
@@ -276,6 +280,7 @@ BulkResult measure_bulk(const Carrier& carrier, const Servers& servers, bool up,
         const auto begun = [&] { return up ? servers.uploads() - uploads_before : downloads.load(); };
         await([&] { return begun() == streams; }, carrier.name() + ": a stream does not begin");
         check_soon(carrier);
+        std::this_thread::sleep_for(kRampUp);
         const auto bytes = [&] { return up ? servers.taken() : received.load(); };
         const double busy_before = busy_seconds();
         const std::uint64_t bytes_before = bytes();

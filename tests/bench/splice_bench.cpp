@@ -16,6 +16,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 // Connections through bare forwarding, tapgate, HAProxy and nginx, in turn. See README.md.
@@ -131,10 +132,13 @@ class Round {
     std::chrono::milliseconds time_;
 };
 
-int run(unsigned rounds, std::chrono::milliseconds time, const char* json_file) {
+/// With `bulk_only`, nothing but bulk, by forwarding and the kernel splice: many rounds in little time.
+int run(bool bulk_only, unsigned rounds, std::chrono::milliseconds time, const char* json_file) {
     std::vector<Way> ways;
     std::vector<std::string> names;
     for (std::unique_ptr<Carrier>& carrier : make_carriers()) {
+        if (bulk_only && ways.size() == 2)
+            break;
         auto servers = std::make_unique<Servers>(*carrier);
         names.push_back(carrier->name());
         ways.push_back({std::move(carrier), std::move(servers)});
@@ -152,18 +156,20 @@ int run(unsigned rounds, std::chrono::milliseconds time, const char* json_file) 
             for (const bool up : {true, false})
                 each([&](const Way& way) { round.bulk(way, up, streams); });
         }
-        each([&](const Way& way) { round.connects(way); });
-        each([&](const Way& way) { round.denials(way); });
-        each([&](const Way& way) { round.latency(way); });
+        if (!bulk_only) {
+            each([&](const Way& way) { round.connects(way); });
+            each([&](const Way& way) { round.denials(way); });
+            each([&](const Way& way) { round.latency(way); });
+        }
         fmt::print(stderr, "round {} of {}\n", i + 1, rounds);
     };
     std::string failure;
     try {
         for (unsigned i = 0; i < rounds; ++i)
             measure_all(i);
-        for (const Way& way : ways)
-            results.add("memory of an idle flow, KiB", way.carrier->name(),
-                        measure_idle_memory(*way.carrier, kIdleFlows) / 1024);
+        for (std::size_t i = 0; !bulk_only && i < ways.size(); ++i)
+            results.add("memory of an idle flow, KiB", names[i],
+                        measure_idle_memory(*ways[i].carrier, kIdleFlows) / 1024);
     } catch (const std::exception& error) {
         failure = error.what(); // what was measured until then is not lost
     }
@@ -189,14 +195,19 @@ int run(unsigned rounds, std::chrono::milliseconds time, const char* json_file) 
 
 int main(int argc, char** argv) {
     using namespace tapgate::test;
+    const bool bulk_only = argc > 1 && std::string_view(argv[1]) == "bulk";
+    if (bulk_only) {
+        --argc;
+        ++argv;
+    }
     const auto number = [&](int index, unsigned otherwise) {
         return argc > index ? static_cast<unsigned>(std::strtoul(argv[index], nullptr, 10)) : otherwise;
     };
     std::signal(SIGPIPE, SIG_IGN);
     try {
         enter_sandbox("nameserver 192.0.2.1\n");
-        return run(number(1, kDefaultRounds), std::chrono::milliseconds(number(2, kDefaultMilliseconds)),
-                   argc > 3 ? argv[3] : nullptr);
+        return run(bulk_only, number(1, kDefaultRounds),
+                   std::chrono::milliseconds(number(2, kDefaultMilliseconds)), argc > 3 ? argv[3] : nullptr);
     } catch (const std::exception& error) {
         fmt::print(stderr, "splice_bench: {}\n", error.what());
         return 1;

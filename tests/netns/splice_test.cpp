@@ -417,6 +417,41 @@ TEST_P(KernelSplice, a_flow_follows_its_route_to_another_interface_and_back) {
     EXPECT_TRUE(echoes("alone"));
 }
 
+TEST_P(KernelSplice, a_flow_follows_its_route_to_another_router_and_ends_at_none) {
+    const NetNs& host = world().topology.host();
+    const std::string version = family().name == "IPv4" ? "-4" : "-6";
+    const bool is_v4 = version == "-4";
+    const std::string site_address = site(kPeeked).address.to_string();
+    ip_batch(internet(), "link add router link eth0 type macvlan mode bridge\n"
+                         "address add 198.51.100.77/32 dev router\n"
+                         "address add 2001:db8:2::77/128 dev router nodad\n"
+                         "link set router up\n");
+    // Either router has an address of its own on the link, and answers for no other.
+    set_sysctls(internet(), {"net.ipv4.conf.all.arp_ignore=1"});
+    wait_for_ipv6(internet(), "router");
+    const TcpServer server(internet(), site(kPeeked), echo);
+    auto [stream, splice] = echoed(kPeeked);
+    EXPECT_EQ(splice, "kernel");
+    const auto echoes = [&, &guest_end = stream](std::string_view text) {
+        return guest_end.send(text) == 0 && guest_end.receive(text.size()).bytes == text;
+    };
+    must_run({"nft",
+              "add table inet way; add chain inet way in { type filter hook prerouting priority -400; }; "
+              "add rule inet way in iifname eth0 tcp dport 7001 drop"},
+             &internet());
+    must_run({"ip", version, "route", "add", site_address, "via", is_v4 ? "198.51.100.77" : "2001:db8:2::77"},
+             &host);
+    EXPECT_TRUE(echoes("by the other router"));
+    must_run({"ip", version, "route", "replace", "blackhole", site_address}, &host);
+    EXPECT_TRUE(wait_until([&guest_end = stream] {
+        return guest_end.send("?") == 0 && guest_end.receive(1, std::chrono::milliseconds(300)).bytes.empty();
+    })) << "it goes on without a route";
+    must_run({"nft", "delete table inet way"}, &internet());
+    must_run({"ip", version, "route", "del", "blackhole", site_address}, &host);
+    EXPECT_EQ(stream.receive(1).bytes, "?");
+    ip_batch(internet(), "link del router\n");
+}
+
 TEST_P(KernelSplice, curl_speaks_tls_and_http_2_over_it) {
     constexpr std::size_t kBytes = 20 * kMebibyte;
     std::string content(kBytes, '\0');

@@ -41,7 +41,9 @@ bool make_links() {
            run("ip addr add 2001:db8:7::1/64 nodad dev " + uplink) && run("ip link set " + server + " up") &&
            run("ip link set " + uplink + " up") &&
            run("ip neigh add 198.51.100.7 lladdr 02:00:00:00:00:05 dev " + uplink) &&
-           run("ip neigh add 2001:db8:7::7 lladdr 02:00:00:00:00:05 dev " + uplink);
+           run("ip neigh add 2001:db8:7::7 lladdr 02:00:00:00:00:05 dev " + uplink) &&
+           run("ip neigh add 198.51.100.8 lladdr 02:00:00:00:00:06 dev " + uplink) &&
+           run("ip neigh add 2001:db8:7::8 lladdr 02:00:00:00:00:06 dev " + uplink);
 }
 
 } // namespace

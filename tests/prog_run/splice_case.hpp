@@ -14,6 +14,7 @@ namespace tapgate::test {
 inline constexpr Mac kTapMac{0x02, 0, 0, 0, 0, 0x01}; // interfaces of main()
 inline constexpr Mac kUplinkMac{0x02, 0, 0, 0, 0, 0x04};
 inline constexpr Mac kServerMac{0x02, 0, 0, 0, 0, 0x05};
+inline constexpr Mac kRouterMac{0x02, 0, 0, 0, 0, 0x06};
 
 inline constexpr std::uint16_t kGuestPort = 40000;
 inline constexpr std::uint16_t kServerPort = 443;

@@ -56,12 +56,13 @@ class SpliceLiveTest : public ProgRunTest {
     }
 
     /// Sends by one card, and expects by the other what was to come out.
-    void check(const SpliceCase& flow, const Way& way, const Bytes& frame, const VnetHeader& offload) const {
+    void check(const SpliceCase& flow, const Way& way, const Bytes& frame, const VnetHeader& offload,
+               const Mac& server_mac = kServerMac) const {
         const Card& from = way.from_guest ? guest_ : server_;
         const Card& to = way.from_guest ? server_ : guest_;
         Bytes expected =
             way.from_guest ? flow.on_uplink(way.received, true, 63) : flow.on_tap(way.received, false, 63);
-        std::ranges::copy(way.from_guest ? kServerMac : kGuestMac, expected.begin());
+        std::ranges::copy(way.from_guest ? server_mac : kGuestMac, expected.begin());
         std::ranges::copy(way.from_guest ? kUplinkMac : kTapMac, expected.begin() + 6);
         from.send(frame, offload);
         const std::uint16_t port = way.from_guest ? kServerPort : kGuestPort;
@@ -109,6 +110,20 @@ TEST_F(SpliceLiveTest, segments_reach_the_other_end_whoever_fills_in_their_check
             check(flow, way, frame, {});
             const VnetHeader offload = leave_checksum(flow, way, frame);
             check(flow, way, frame, offload);
+        }
+    }
+}
+
+TEST_F(SpliceLiveTest, a_segment_for_the_server_goes_to_the_router_of_its_flow) {
+    for (const auto& family : families()) {
+        for (const char* router : {"198.51.100.8", "2001:db8:7::8"}) {
+            SpliceCase flow = stored(family);
+            flow.splice.next_hop = to_tg(*IpAddress::parse(router));
+            if (!family.server.is_v4() && IpAddress::parse(router)->is_v4())
+                continue; // no IPv6 by an IPv4 router (RFC 5549 knows the other way only)
+            flow.store();
+            for (const Way& way : ways(Bytes(701, 'r')))
+                check(flow, way, frame_of(flow, way), {}, kRouterMac);
         }
     }
 }

@@ -616,8 +616,11 @@ TEST_F(SpliceTest, the_daemon_changes_a_flow_only_from_the_state_that_it_takes_i
             EXPECT_EQ(change(flow, late), static_cast<unsigned>(TG_CHANGE_STATE));
         tg_flow_change route{};
         route.uplink_ifindex = 4711;
+        route.next_hop = to_tg(*IpAddress::parse("2001:db8:2::7"));
         EXPECT_EQ(change(flow, TG_CHANGE_ROUTE, kSpliceId, route), static_cast<unsigned>(TG_CHANGED));
-        EXPECT_EQ(flow.now().uplink_ifindex, 4711U);
+        const tg_splice routed = flow.now();
+        EXPECT_EQ(routed.uplink_ifindex, 4711U);
+        EXPECT_EQ(0, std::memcmp(&routed.next_hop, &route.next_hop, sizeof route.next_hop));
         EXPECT_EQ(change(flow, TG_CHANGE_END), static_cast<unsigned>(TG_CHANGED));
         EXPECT_EQ(state(), static_cast<unsigned>(TG_SPLICE_ENDED));
         EXPECT_EQ(change(flow, TG_CHANGE_END), static_cast<unsigned>(TG_CHANGE_STATE));

@@ -76,6 +76,7 @@ Result<proxy::SpliceTable::Id> SpliceAdapter::record(const Recording& recording)
     spec.guest = recording.guest;
     spec.guest_ifindex = recording.guest_ifindex;
     spec.uplink_ifindex = recording.uplink_ifindex;
+    spec.next_hop = recording.next_hop;
     spec.flight = recording.flight;
     spec.bound = recording.bound;
     return datapath_.record_splice(spec);
@@ -112,8 +113,8 @@ bool SpliceAdapter::forward(const Key& key, Id id, const std::array<NewSide, 2>&
     return datapath_.change_splice(tuple_of(key), id, TG_CHANGE_FORWARD, out);
 }
 
-bool SpliceAdapter::reroute(const Key& key, Id id, unsigned uplink_ifindex) {
-    return datapath_.reroute_splice(tuple_of(key), id, uplink_ifindex);
+bool SpliceAdapter::reroute(const Key& key, Id id, unsigned uplink_ifindex, const IpAddress& next_hop) {
+    return datapath_.reroute_splice(tuple_of(key), id, uplink_ifindex, next_hop);
 }
 
 void SpliceAdapter::remove(const Key& key, Id id) {
@@ -136,6 +137,7 @@ std::vector<proxy::SpliceTable::Left> SpliceAdapter::left() {
                             spec.guest,
                             spec.guest_ifindex,
                             spec.uplink_ifindex,
+                            spec.next_hop,
                             spec.local,
                             std::move(spec.flight),
                             std::move(spec.bound)};

@@ -26,7 +26,7 @@ class SpliceAdapter final : public proxy::SpliceTable {
     [[nodiscard]] std::optional<Flow> find(const Key& key, Id id) override;
     bool hold(const Key& key, Id id) override;
     bool forward(const Key& key, Id id, const std::array<NewSide, 2>& sides) override;
-    bool reroute(const Key& key, Id id, unsigned uplink_ifindex) override;
+    bool reroute(const Key& key, Id id, unsigned uplink_ifindex, const IpAddress& next_hop) override;
     void remove(const Key& key, Id id) override;
     void leave(const Key& key, Id id) override;
     void conclude(const Key& key, Id id) override;

@@ -326,8 +326,9 @@ class KernelDatapath final : public Datapath {
         return flows_.change(flow, id, change, sides);
     }
 
-    bool reroute_splice(const FlowTuple& flow, SpliceId id, unsigned uplink_ifindex) override {
-        return flows_.reroute(flow, id, uplink_ifindex);
+    bool reroute_splice(const FlowTuple& flow, SpliceId id, unsigned uplink_ifindex,
+                        const IpAddress& next_hop) override {
+        return flows_.reroute(flow, id, uplink_ifindex, next_hop);
     }
 
     void remove_splice(const FlowTuple& flow, SpliceId id) override { flows_.remove(flow, id); }

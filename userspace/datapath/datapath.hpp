@@ -76,6 +76,7 @@ struct SpliceSpec {
     GuestId guest = 0;
     unsigned guest_ifindex = 0;
     unsigned uplink_ifindex = 0;
+    IpAddress next_hop; ///< at that interface; zero: whom the host's routes say
     /// What the guest said first, which was no CONNECT; nothing if its SYN decided.
     std::optional<policy::FirstFlight> flight;
     /// The name that a binding tied to the destination then: that of `flight`, or one of several if that has
@@ -309,7 +310,8 @@ class Datapath {
     virtual bool change_splice(const FlowTuple& flow, SpliceId id, tg_change change,
                                const SpliceSides& sides) = 0;
     /// Lets the flow's packets leave by another interface. False: it is gone.
-    virtual bool reroute_splice(const FlowTuple& flow, SpliceId id, unsigned uplink_ifindex) = 0;
+    virtual bool reroute_splice(const FlowTuple& flow, SpliceId id, unsigned uplink_ifindex,
+                                const IpAddress& next_hop) = 0;
     /// Ends and removes the flow, if it is there.
     virtual void remove_splice(const FlowTuple& flow, SpliceId id) = 0;
     /// Notes that another daemon may adopt the flow although this one still runs.

@@ -108,6 +108,7 @@ Result<SpliceId> Flows::record(const SpliceSpec& spec) {
     splice.slot = guest->slot;
     splice.guest_ifindex = spec.guest_ifindex;
     splice.uplink_ifindex = spec.uplink_ifindex;
+    splice.next_hop = to_abi(spec.next_hop);
 
     const std::lock_guard lock(mutex_);
     // The boot clock goes on over restarts of the daemon, and with it the maps do.
@@ -151,9 +152,10 @@ bool Flows::change(const FlowTuple& flow, SpliceId id, tg_change change, const S
     return run(what) == TG_CHANGED;
 }
 
-bool Flows::reroute(const FlowTuple& flow, SpliceId id, unsigned uplink_ifindex) {
+bool Flows::reroute(const FlowTuple& flow, SpliceId id, unsigned uplink_ifindex, const IpAddress& next_hop) {
     tg_flow_change what = change_of(key_of(flow.guest, flow.peer), id, TG_CHANGE_ROUTE);
     what.uplink_ifindex = uplink_ifindex;
+    what.next_hop = to_abi(next_hop);
     return run(what) == TG_CHANGED;
 }
 
@@ -216,6 +218,7 @@ std::vector<LeftSplice> Flows::left(bool is_handed_over) {
         found.spec.guest = splice.guest_id;
         found.spec.guest_ifindex = splice.guest_ifindex;
         found.spec.uplink_ifindex = splice.uplink_ifindex;
+        found.spec.next_hop = from_abi(splice.next_hop);
         found.id = splice.id;
         found.since = from_abi_time(splice.created_ns);
         auto facts = facts_.find(key);

@@ -24,7 +24,7 @@ class Flows {
     Result<SpliceId> record(const SpliceSpec& spec);
     [[nodiscard]] std::optional<tg_splice> find(const FlowTuple& flow, SpliceId id) const;
     bool change(const FlowTuple& flow, SpliceId id, tg_change change, const SpliceSides& sides);
-    bool reroute(const FlowTuple& flow, SpliceId id, unsigned uplink_ifindex);
+    bool reroute(const FlowTuple& flow, SpliceId id, unsigned uplink_ifindex, const IpAddress& next_hop);
     void remove(const FlowTuple& flow, SpliceId id);
     void leave(const FlowTuple& flow, SpliceId id);
     void conclude(const FlowTuple& flow, SpliceId id);

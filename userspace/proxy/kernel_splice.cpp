@@ -229,6 +229,7 @@ std::shared_ptr<KernelSplice::Flow> KernelSplice::plan(SpliceTable::Recording re
         return nullptr;
     }
     recording.uplink_ifindex = route->ifindex;
+    recording.next_hop = route->next_hop;
     recording.local = {route->source, 0};
     auto flow = std::make_shared<Flow>(table_, recording, context_);
     Flow* borrowed = flow.get();
@@ -394,25 +395,32 @@ void KernelSplice::changed(const SpliceTable::Key& key) {
 }
 
 void KernelSplice::routes_changed() {
-    std::map<IpAddress, unsigned> uplinks; // 0: none
-    const auto uplink_to = [&](const IpAddress& destination) {
-        const auto [known, is_new] = uplinks.try_emplace(destination, 0U);
+    std::map<IpAddress, std::optional<net::Route>> routes; // nothing: there is none
+    const auto route_to = [&](const IpAddress& destination) {
+        const auto [known, is_new] = routes.try_emplace(destination, std::nullopt);
         if (is_new) {
-            const auto route = routes_.to(destination);
-            known->second = route && route->is_forwarded_out ? route->ifindex : 0;
+            if (const auto route = routes_.to(destination); route && route->is_forwarded_out)
+                known->second = *route;
         }
         return known->second;
     };
     std::vector<std::shared_ptr<Flow>> stranded;
     for (const auto& [key, flow] : flows_) {
-        const unsigned uplink = uplink_to(key.destination.address);
-        if (uplink == 0 || uplink == flow->recording.uplink_ifindex)
+        const auto route = route_to(key.destination.address);
+        SpliceTable::Recording& recording = flow->recording;
+        // Without a route, what the guest sends ends at the kernel's search for one, until there is one
+        // again.
+        const unsigned uplink = route ? route->ifindex : recording.uplink_ifindex;
+        const IpAddress next_hop = route ? route->next_hop : IpAddress();
+        if (uplink == recording.uplink_ifindex && next_hop == recording.next_hop)
             continue;
         // What comes back by an interface without our program would be the host's.
-        if (!table_.has_uplink(uplink))
+        if (!table_.has_uplink(uplink)) {
             stranded.push_back(flow);
-        else if (table_.reroute(key, flow->id, uplink))
-            flow->recording.uplink_ifindex = uplink;
+        } else if (table_.reroute(key, flow->id, uplink, next_hop)) {
+            recording.uplink_ifindex = uplink;
+            recording.next_hop = next_hop;
+        }
     }
     for (const auto& flow : stranded)
         kill(*flow, RelayEnd::kCancelled, RelayParty::kDaemon);

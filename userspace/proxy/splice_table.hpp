@@ -55,7 +55,8 @@ class SpliceTable {
         GuestId guest = 0;
         unsigned guest_ifindex = 0;
         unsigned uplink_ifindex = 0;
-        Endpoint local; ///< what the connection to `flow.destination` is bound to
+        IpAddress next_hop; ///< at that interface; zero: whom the host's routes say
+        Endpoint local;     ///< what the connection to `flow.destination` is bound to
         /// Nothing if the SYN decided; never CONNECT.
         std::optional<policy::FirstFlight> flight;
         /// The name that a binding tied to the destination: that of `flight`, or one of several if it has
@@ -128,8 +129,9 @@ class SpliceTable {
     /// From now on BPF carries the held flow. False: it is gone.
     virtual bool forward(const Key& key, Id id, const std::array<NewSide, 2>& sides) = 0;
 
-    /// From now on the server is reached through that interface. False: the flow is gone.
-    virtual bool reroute(const Key& key, Id id, unsigned uplink_ifindex) = 0;
+    /// From now on the server is reached through that interface and next hop, as in Recording. False: the
+    /// flow is gone.
+    virtual bool reroute(const Key& key, Id id, unsigned uplink_ifindex, const IpAddress& next_hop) = 0;
 
     /// Ends the flow, if it is there, and removes it: its packets are treated like those of any other.
     virtual void remove(const Key& key, Id id) = 0;

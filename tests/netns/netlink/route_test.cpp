@@ -43,6 +43,25 @@ TEST_F(RouteTest, tells_interface_and_source_in_both_families) {
     EXPECT_TRUE(v6->is_forwarded_out);
 }
 
+TEST_F(RouteTest, tells_the_next_hop_a_router_of_either_family_or_the_destination) {
+    run("ip route add 203.0.113.0/24 via 198.51.100.2");
+    run("ip route add 192.0.2.0/24 via inet6 2001:db8:2::3");
+    run("ip -6 route add 2001:db8:3::/64 via 2001:db8:2::2");
+    run("ip -6 route add 2001:db8:4::/64 via fe80::2 dev up0");
+    auto query = RouteQuery::open();
+    ASSERT_TRUE(query) << query.error().message();
+    for (const auto& [destination, next_hop] : {std::pair{"203.0.113.9", "198.51.100.2"},
+                                                {"192.0.2.9", "2001:db8:2::3"},
+                                                {"198.51.100.9", "198.51.100.9"},
+                                                {"2001:db8:3::9", "2001:db8:2::2"},
+                                                {"2001:db8:4::9", "fe80::2"},
+                                                {"2001:db8:2::9", "2001:db8:2::9"}}) {
+        const auto route = query->to(address(destination));
+        ASSERT_TRUE(route) << route.error().message();
+        EXPECT_EQ(route->next_hop, address(next_hop)) << destination;
+    }
+}
+
 TEST_F(RouteTest, an_address_of_the_host_is_not_forwarded_out) {
     auto query = RouteQuery::open();
     ASSERT_TRUE(query) << query.error().message();

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "net/netlink/route.hpp"
 
+#include <algorithm>
+#include <cstddef>
 #include <utility>
 
 #include <linux/rtnetlink.h>
@@ -12,6 +14,20 @@ namespace {
 
 // A storm of changes must not keep the caller from its other work.
 constexpr int kMaxRouteDatagrams = 256;
+
+/// The router to an IPv4 destination may be an IPv6 one (RFC 5549): RTA_VIA.
+IpAddress next_hop_of(ByteView attributes, const IpAddress& destination) {
+    if (const auto router = attribute_address(attributes, RTA_GATEWAY))
+        return *router;
+    const auto via = find_attribute(attributes, RTA_VIA);
+    if (!via)
+        return destination;
+    IpAddress::Bytes bytes{};
+    constexpr std::size_t kAddressAt = offsetof(rtvia, rtvia_addr);
+    if (via->size() == kAddressAt + bytes.size())
+        std::ranges::copy(via->subspan(kAddressAt), bytes.begin());
+    return IpAddress(bytes);
+}
 
 } // namespace
 
@@ -36,6 +52,7 @@ Result<Route> RouteQuery::to(const IpAddress& destination) {
                 return;
             const ByteView attributes = message.attributes(sizeof(rtmsg));
             route.ifindex = attribute_u32(attributes, RTA_OIF).value_or(0);
+            route.next_hop = next_hop_of(attributes, destination);
             route.source = attribute_address(attributes, RTA_PREFSRC).value_or(IpAddress());
             route.is_forwarded_out = found->rtm_type == RTN_UNICAST;
         });

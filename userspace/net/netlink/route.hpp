@@ -12,6 +12,7 @@ namespace tapgate::net {
 /// How packets of this host reach a destination now.
 struct Route {
     unsigned ifindex = 0;
+    IpAddress next_hop;            ///< on that link: a router, or the destination itself
     IpAddress source;              ///< what the host would send from
     bool is_forwarded_out = false; ///< unicast to another host; not local, multicast or refused
 };
