@@ -36,8 +36,13 @@ std::vector<RuleIndex> pair_rules(const Policy& before, const Policy& after) {
     pairs.reserve(after.rules.size());
     for (const Rule& rule : after.rules) {
         const auto first = first_of_form.find(format_rule(rule));
-        pairs.push_back(first == first_of_form.end() ? kNoPair : first->second);
-        if (first != first_of_form.end() && (first->second = next_of_form[first->second]) == kNoPair)
+        if (first == first_of_form.end()) {
+            pairs.push_back(kNoPair);
+            continue;
+        }
+        pairs.push_back(first->second);
+        first->second = next_of_form[first->second];
+        if (first->second == kNoPair)
             first_of_form.erase(first);
     }
     return pairs;
@@ -117,7 +122,7 @@ std::vector<ChangedSetting> changed_settings(const Policy& before, const Policy&
 
 /// The verdicts on a case in one line.
 std::string outcome_text(const Policy& policy, const CaseOutcome& outcome) {
-    const std::string verdict = decision_text(policy, outcome.verdict);
+    std::string verdict = decision_text(policy, outcome.verdict);
     if (!outcome.syn)
         return verdict;
     return fmt::format("syn {}, {}", verdict_name(outcome.syn->verdict), verdict);

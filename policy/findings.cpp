@@ -510,7 +510,7 @@ std::string finding_text(const Policy& policy, const Finding& finding) {
     for (const RuleIndex index : finding.by)
         rules.push_back(placed_rule(policy, index));
     const std::string by = fmt::format("{}", fmt::join(rules, ", and "));
-    const std::string rule = placed_rule(policy, finding.rule);
+    std::string rule = placed_rule(policy, finding.rule);
     switch (finding.kind) {
     case FindingKind::kHidden:
         return fmt::format("{} never takes effect; an earlier rule decides first: {}", rule, by);

@@ -87,7 +87,8 @@ std::vector<LearnedRule> Learner::rules(const CompiledPolicy& observed,
     // What answers may carry is asked of a policy that has the groups and no rules.
     Policy bare;
     bare.groups = observed.policy().groups;
-    const auto groups = CompiledPolicy::compile(std::move(bare));
+    const auto compiled = CompiledPolicy::compile(std::move(bare));
+    const CompiledPolicy* const groups = compiled ? compiled->get() : nullptr;
     std::vector<LearnedRule> rules;
     const auto add = [&rules](Target target, const Use& use) -> LearnedRule& {
         LearnedRule& learned = rules.emplace_back();
@@ -109,7 +110,7 @@ std::vector<LearnedRule> Learner::rules(const CompiledPolicy& observed,
     for (const auto& [name, use] : names_) {
         Rule& rule = add(DomainTarget{name, false}, use).rule;
         rule.private_ok = std::ranges::any_of(use.addresses, [&](const IpAddress& address) {
-            return !groups || !answer_address_permitted(**groups, name, address, host_addresses);
+            return groups == nullptr || !answer_address_permitted(*groups, name, address, host_addresses);
         });
     }
     for (const auto& [address, use] : addresses_)

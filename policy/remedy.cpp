@@ -138,7 +138,7 @@ Remedy remedy_for_flow(const CompiledPolicy& policy, const FlowFacts& facts,
 std::string remedy_text(const Policy& policy, const Remedy& remedy) {
     if (!remedy.rule)
         return remedy.obstacle;
-    const std::string text = "add " + format_for_file(*remedy.rule);
+    std::string text = "add " + format_for_file(*remedy.rule);
     if (!remedy.before)
         return text;
     const SourceLocation& where = policy.rules.at(*remedy.before).location;

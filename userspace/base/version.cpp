@@ -12,7 +12,7 @@ std::string_view version() {
 
 std::string version_text(std::string_view program, const std::vector<std::string>& features) {
     std::string text = fmt::format("{} {}\nbuilt with: {}", program, version(), fmt::join(features, ", "));
-    if constexpr (std::string_view(TAPGATE_SANITIZE) != "")
+    if constexpr (!std::string_view(TAPGATE_SANITIZE).empty())
         text += ", sanitizers " TAPGATE_SANITIZE;
     return text + "\n";
 }

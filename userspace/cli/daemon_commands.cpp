@@ -157,13 +157,13 @@ int policy_show(Console& console, const Arguments& arguments) {
 
 int policy_load(Console& console, const Arguments& arguments) {
     const std::string file = arguments.get("FILE");
-    auto text = read_file(file, control::kMaxRequestBytes);
+    const auto text = read_file(file, control::kMaxRequestBytes);
     if (!text)
         return console.failed(text.error());
     json::object args = load_arguments(arguments);
     // The daemon has another working directory.
     args["file"] = file == "-" ? file : std::filesystem::absolute(file).lexically_normal().string();
-    args["text"] = std::move(*text);
+    args["text"] = *text;
     return ask(console, "policy load", args, render_load);
 }
 

@@ -21,8 +21,6 @@
 // the terminal.
 namespace tapgate::cli {
 
-namespace json = boost::json;
-
 namespace {
 
 constexpr std::chrono::seconds kReplyTimeout{10};

@@ -453,13 +453,6 @@ Reply dns_flush(Daemon& daemon, const json::object& args) {
 
 } // namespace
 
-json::array addresses_json(const std::vector<IpAddress>& addresses) {
-    json::array array;
-    for (const IpAddress& address : addresses)
-        array.emplace_back(address.to_string());
-    return array;
-}
-
 Result<GuestConfig> guest_of(const json::object& args) {
     const auto name = control::required_string(args, "name");
     const auto interface = control::required_string(args, "interface");

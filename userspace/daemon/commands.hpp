@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "base/ip.hpp"
 #include "control/server.hpp"
 #include "daemon/config.hpp"
 
-#include <boost/json/array.hpp>
+#include <boost/json/object.hpp>
 
 #include <optional>
-#include <vector>
 
 #include <sys/types.h>
 
@@ -19,8 +17,6 @@ class Daemon;
 /// The handler of one control command.
 using Reply = Result<boost::json::object>;
 using Command = Reply (*)(Daemon& daemon, const boost::json::object& args);
-
-[[nodiscard]] boost::json::array addresses_json(const std::vector<IpAddress>& addresses);
 
 /// The guest that is declared in the arguments of `guest add`, or in what a daemon hands over.
 [[nodiscard]] Result<GuestConfig> guest_of(const boost::json::object& args);

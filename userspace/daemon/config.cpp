@@ -460,7 +460,7 @@ Read<void> read_dns(const DocumentNode& node, DnsSettings& dns) {
         dns.upstreams.push_back(*endpoint);
         return {};
     };
-    constexpr std::int64_t kWeek = 7 * 86400;
+    constexpr std::int64_t kWeek = std::int64_t{7} * 86400;
     const auto done = read_table(
         node, {strings_field("upstreams", upstream), path_field("resolv_conf", dns.resolv_conf),
                number_field("min_ttl", dns.min_ttl, 0, kWeek), number_field("max_ttl", dns.max_ttl, 1, kWeek),
@@ -481,7 +481,7 @@ Read<void> read_limits(const DocumentNode& node, LimitSettings& limits) {
 }
 
 Read<void> read_timers(const DocumentNode& node, TimerSettings& timers) {
-    constexpr std::int64_t kMonth = 30 * 86400;
+    constexpr std::int64_t kMonth = std::int64_t{30} * 86400;
     return read_table(node, {number_field("peek_ms", timers.peek, 1, 60'000),
                              number_field("server_first_ms", timers.server_first, 1, 60'000),
                              number_field("connect_ms", timers.connect, 1, 300'000),

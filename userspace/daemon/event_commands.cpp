@@ -24,7 +24,7 @@ Reply event_show(Daemon& daemon, const json::object& args) {
     if (const Error* error = control::first_error(filter, last))
         return fail(*error);
     std::optional<EventHistory::Time> since;
-    constexpr std::uint64_t kYear = 366U * 86400U; // more would overflow the clock
+    constexpr std::uint64_t kYear = std::uint64_t{366} * 86400; // more would overflow the clock
     if (*last)
         since = std::chrono::system_clock::now() - std::chrono::seconds(std::min(**last, kYear));
     EventHistory::Found found = daemon.history().find(*filter, since);

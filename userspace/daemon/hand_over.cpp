@@ -7,6 +7,7 @@
 #include "control/client.hpp"
 #include "daemon/commands.hpp"
 #include "daemon/daemon.hpp"
+#include "daemon/reply_json.hpp"
 #include "net/async.hpp"
 
 #include <boost/json/array.hpp>

@@ -4,6 +4,7 @@
 #include "policy/decide.hpp"
 
 #include <chrono>
+#include <utility>
 
 namespace tapgate::daemon {
 
@@ -52,6 +53,13 @@ void put_rule(json::object& object, const proxy::DecidingRule& rule) {
     object["rule_line"] = rule.line;
 }
 
+json::array addresses_json(std::span<const IpAddress> addresses) {
+    json::array array;
+    for (const IpAddress& address : addresses)
+        array.emplace_back(address.to_string());
+    return array;
+}
+
 json::object flow_json(const proxy::FlowInfo& flow) {
     json::object object;
     object["id"] = flow.id;
@@ -80,11 +88,10 @@ json::object facts_json(const proxy::SessionFacts& facts) {
     json::array bound;
     for (const policy::BoundName& name : facts.bound)
         bound.emplace_back(name.name.text());
-    json::array host_addresses;
     const policy::HostAddresses host = facts.host_addresses();
-    for (const auto& some : {host.host, host.gateways})
-        for (const IpAddress& address : some)
-            host_addresses.emplace_back(address.to_string());
+    json::array host_addresses = addresses_json(host.host);
+    for (json::value& gateway : addresses_json(host.gateways))
+        host_addresses.push_back(std::move(gateway));
     json::object object;
     object["destination"] = facts.destination.to_string();
     object["bound"] = std::move(bound);

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "base/ip.hpp"
 #include "daemon/policy_loader.hpp"
 #include "proxy/events.hpp"
 #include "proxy/session_info.hpp"
 
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
+
+#include <span>
 
 // The parts that replies and events have in common.
 namespace tapgate::daemon {
@@ -15,6 +18,8 @@ namespace json = boost::json;
 
 /// Adds "rule", "rule_number" and "rule_line".
 void put_rule(json::object& object, const proxy::DecidingRule& rule);
+
+[[nodiscard]] json::array addresses_json(std::span<const IpAddress> addresses);
 
 /// A line of `flow show`.
 [[nodiscard]] json::object flow_json(const proxy::FlowInfo& flow);

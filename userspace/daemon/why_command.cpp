@@ -40,7 +40,7 @@ struct Wanted {
 /// "NAME", "ADDRESS", either with ":PORT", an IPv6 address with a port in brackets.
 Result<Wanted> read_wanted(const std::string& text) {
     if (const auto address = IpAddress::parse(text))
-        return Wanted{std::nullopt, *address, policy::kLikelyPort};
+        return Wanted{std::nullopt, address, policy::kLikelyPort};
     if (const auto endpoint = Endpoint::parse(text))
         return Wanted{std::nullopt, endpoint->address, endpoint->port};
     const std::size_t colon = text.rfind(':');
@@ -79,26 +79,26 @@ class Walk {
     }
 
   private:
-    json::object& add_step(std::string_view step, std::string subject, std::string text) {
+    json::object& add_step(std::string_view step, std::string_view subject, std::string_view text) {
         json::object& object = steps_.emplace_back(json::object()).as_object();
         object["step"] = step;
-        object["for"] = std::move(subject);
+        object["for"] = subject;
         object["verdict"] = nullptr;
-        object["text"] = std::move(text);
+        object["text"] = text;
         return object;
     }
 
-    json::object& add_verdict(std::string_view step, std::string subject,
+    json::object& add_verdict(std::string_view step, std::string_view subject,
                               const policy::Explanation& explanation) {
-        json::object& object = add_step(step, std::move(subject), explanation.summary);
+        json::object& object = add_step(step, subject, explanation.summary);
         object["verdict"] = word(explanation.decision.verdict);
         put_rule(object, proxy::deciding_rule(compiled_, explanation.decision));
         object["basis"] = policy::basis_name(explanation.decision.basis);
         return object;
     }
 
-    void deny(std::string_view step, std::string subject, std::string text) {
-        add_step(step, std::move(subject), text)["verdict"] = word(Verdict::kDeny);
+    void deny(std::string_view step, std::string_view subject, std::string text) {
+        add_step(step, subject, text)["verdict"] = word(Verdict::kDeny);
         note_obstacle(std::move(text));
     }
 

@@ -98,7 +98,7 @@ class Relay {
 
 struct UringSettings {
     /// Bytes of one buffer: what one recv can take.
-    std::size_t buffer_bytes = 128 * 1024;
+    std::size_t buffer_bytes = std::size_t{128} * 1024;
     /// Buffers shared by all sessions of the worker; a power of two, at most 32768. Pages are touched on
     /// first use.
     unsigned buffer_count = 256;

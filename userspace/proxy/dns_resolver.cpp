@@ -147,7 +147,7 @@ struct DnsResolver::Inquiry {
 };
 
 DnsResolver::DnsResolver(asio::io_context& context, KernelState& kernel, EventSink& events,
-                         HostAddresses host_addresses, std::chrono::milliseconds timeout)
+                         HostAddressSource host_addresses, std::chrono::milliseconds timeout)
     : context_(context), kernel_(kernel), events_(events), host_addresses_(std::move(host_addresses)),
       timeout_(timeout) {}
 

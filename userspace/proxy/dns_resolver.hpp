@@ -61,11 +61,11 @@ class DnsChannel {
 /// one worker.
 class DnsResolver {
   public:
-    using HostAddresses = std::function<std::shared_ptr<const std::vector<IpAddress>>()>;
+    using HostAddressSource = std::function<std::shared_ptr<const std::vector<IpAddress>>()>;
 
     /// `timeout` is how long one resolver is waited for. All references outlive the io_context's run.
     DnsResolver(boost::asio::io_context& context, KernelState& kernel, EventSink& events,
-                HostAddresses host_addresses, std::chrono::milliseconds timeout);
+                HostAddressSource host_addresses, std::chrono::milliseconds timeout);
 
     /// Answers `bytes`, a query of `guest`, through `channel`.
     boost::asio::awaitable<void> serve(std::shared_ptr<const Guest> guest, std::vector<std::uint8_t> bytes,
@@ -118,7 +118,7 @@ class DnsResolver {
     boost::asio::io_context& context_;
     KernelState& kernel_;
     EventSink& events_;
-    HostAddresses host_addresses_;
+    HostAddressSource host_addresses_;
     std::chrono::milliseconds timeout_;
     DnsUpstreams upstreams_;
 };
