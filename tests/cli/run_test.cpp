@@ -21,7 +21,7 @@ TEST(Run, help_is_found_wherever_it_stands) {
         const std::string name(command.name);
         const Outcome outcome = run_cli({object, name, "help"});
         EXPECT_EQ(outcome.exit_code, 0);
-        EXPECT_EQ(outcome.out.rfind("Usage: tapgate " + object + " " + name, 0), 0U) << outcome.out;
+        EXPECT_EQ(outcome.out.rfind(fmt::format("Usage: tapgate {} {}", object, name), 0), 0U) << outcome.out;
         for (const auto& words :
              {std::vector<std::string>{"help", object, name}, {object, name, "--help"}, {object, name, "-h"}})
             EXPECT_EQ(run_cli(words).out, outcome.out);

@@ -189,8 +189,9 @@ TEST_F(ControlLoad, malformed_requests) {
         "{\"schema\":99,\"command\":\"status show\"}\n",
         "{\"schema\":1,\"command\":7}\n",
         "{\"schema\":1,\"command\":\"status show\",\"args\":[]}\n",
-        "{\"schema\":1,\"command\":\"guest "
-        "add\",\"args\":{\"name\":1e999,\"interface\":{},\"addresses\":7}}\n",
+        std::string(
+            R"({"schema":1,"command":"guest add","args":{"name":1e999,"interface":{},"addresses":7}})") +
+            "\n",
         "{\"schema\":1,\"command\":\"guest add\",\"args\":{\"name\":\"" + std::string(100'000, 'x') +
             "\"}}\n",
         "{\"schema\":1,\"command\":\"policy load\",\"args\":{\"name\":\"main\",\"text\":\"" + deep + "\"}}\n",
@@ -235,7 +236,7 @@ TEST_F(ControlLoad, requests_that_never_come_to_an_end_by_more_clients_than_are_
             if (!offer(fd, "x"))
                 fd = connect();
         }
-        while (clients.size() < 2 * kClients)
+        while (clients.size() < std::size_t{2} * kClients)
             clients.push_back(connect());
         expect_answer();
     }

@@ -86,8 +86,8 @@ std::vector<Feature> probe_features() {
 }
 
 std::vector<std::string> built_with() {
-    return {fmt::format("abi {}", int{TG_ABI_VERSION}), fmt::format("libbpf {}", ::libbpf_version_string()),
-            "tcx", "clsact"};
+    return {fmt::format("abi {}", TG_ABI_VERSION), fmt::format("libbpf {}", ::libbpf_version_string()), "tcx",
+            "clsact"};
 }
 
 std::string missing_kernel_features() {

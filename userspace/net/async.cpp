@@ -77,13 +77,13 @@ asio::awaitable<error_code> wait_until(Socket& socket, asio::socket_base::wait_t
 
 } // namespace
 
-void spawn(asio::any_io_executor executor, std::string name, asio::awaitable<void> task) {
-    asio::co_spawn(
-        std::move(executor), std::move(task),
-        [name = std::move(name)](const std::exception_ptr& escaped) { report_escape(name, escaped); });
+void spawn(const asio::any_io_executor& executor, std::string name, asio::awaitable<void> task) {
+    asio::co_spawn(executor, std::move(task), [name = std::move(name)](const std::exception_ptr& escaped) {
+        report_escape(name, escaped);
+    });
 }
 
-void spawn(asio::any_io_executor executor, std::string name, asio::awaitable<void> task,
+void spawn(const asio::any_io_executor& executor, std::string name, asio::awaitable<void> task,
            std::shared_ptr<asio::cancellation_signal> cancel) {
     const asio::cancellation_slot slot = cancel->slot();
     auto on_end = [name = std::move(name), executor,

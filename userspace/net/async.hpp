@@ -23,12 +23,12 @@ inline constexpr boost::asio::as_tuple_t<boost::asio::use_awaitable_t<>> kAsTupl
 /// Runs `task` on `executor` on its own. An exception that escapes it is logged with `name` and counted in
 /// escaped_exceptions(), and ends only this task; operation_aborted is how a cancelled coroutine ends and is
 /// neither.
-void spawn(boost::asio::any_io_executor executor, std::string name, boost::asio::awaitable<void> task);
+void spawn(const boost::asio::any_io_executor& executor, std::string name, boost::asio::awaitable<void> task);
 
 /// The same; `cancel` ends the task when it emits boost::asio::cancellation_type::terminal on the executor's
 /// thread. It is held until nothing of the task is left: Asio keeps state of the task in the signal, and uses
 /// it once more after the task has returned.
-void spawn(boost::asio::any_io_executor executor, std::string name, boost::asio::awaitable<void> task,
+void spawn(const boost::asio::any_io_executor& executor, std::string name, boost::asio::awaitable<void> task,
            std::shared_ptr<boost::asio::cancellation_signal> cancel);
 
 /// Exceptions that escaped from spawned tasks since the process started. Any thread.

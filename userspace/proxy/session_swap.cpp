@@ -11,8 +11,6 @@
 
 namespace tapgate::proxy {
 
-namespace asio = boost::asio;
-
 SwapVerdict Session::under(const PolicyGeneration& policy, const LiveFlowsOrder& order) const {
     switch (state_) {
     case State::kAccepted:

@@ -170,7 +170,7 @@ void LinkMonitor::remove_link(unsigned ifindex, const Sink& sink) {
     const auto place = std::ranges::find(links_, ifindex, &Link::ifindex);
     if (place == links_.end())
         return;
-    const Link gone = *place;
+    const Link gone = std::move(*place);
     links_.erase(place);
     std::erase_if(addresses_, [ifindex](const InterfaceAddress& a) { return a.ifindex == ifindex; });
     if (sink)
