@@ -123,7 +123,7 @@ TEST_P(DnsLimits, B15_long_labels_and_names_never_leave) {
     EXPECT_TRUE(label && label->rcode == kNxDomain);
     std::string name = "tunnel.test";
     while (name.size() <= kMaxName)
-        name = "abcdefgh." + name;
+        name.insert(0, "abcdefgh.");
     const auto whole = ask_gateway(name);
     EXPECT_TRUE(whole && whole->rcode == kNxDomain);
     EXPECT_EQ(daemon_->drops("dns-limit"), before + 2);

@@ -365,7 +365,6 @@ TEST_P(Upstreams, B03_address_hints_are_held_against_the_rebinding_rule) {
 
 TEST_P(Upstreams, B06_ech_is_taken_out_where_the_policy_says_so) {
     const std::string with_ech = service("www.allowed.test", std::string(kAlpnH2) + kEch);
-    const std::string without = service("www.allowed.test", kAlpnH2);
     first_.answer({{with_ech, record("www.allowed.test", right())}, {}, {}});
     const auto https = [&] {
         const UdpSocket client(topology_.guest().ns, {family().guest, 0});

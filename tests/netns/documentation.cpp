@@ -118,7 +118,8 @@ std::map<std::string, std::string> read_treatments(const std::string& text) {
         }
         const std::size_t colon = line.find(": ");
         if (!without_reason.empty() || colon == std::string::npos)
-            throw std::runtime_error("no reason, or no ': ' in front of a command: " + without_reason + line);
+            throw std::runtime_error(
+                fmt::format("no reason, or no ': ' in front of a command: {}{}", without_reason, line));
         const std::string how = line.substr(0, colon);
         const std::string what = line.substr(colon + 2);
         if (!treatments.emplace(what, how).second)

@@ -112,7 +112,7 @@ class Load {
             if (reply && reply->rcode == kNoError)
                 ++answered_;
             else {
-                query_failure_ = reply ? reply->rcode : -1;
+                query_failure_ = reply ? static_cast<int>(reply->rcode) : -1;
                 ++failed_queries_;
             }
         }

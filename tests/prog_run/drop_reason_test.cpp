@@ -155,10 +155,10 @@ const std::vector<DropCase>& cases() {
          }},
         {TG_DROP_ICMP,
          [](const Family& f) {
-             return tap(ip_frame(
-                 f.guest, f.server,
-                 std::uint8_t{f.guest.is_v4() ? std::uint8_t{IPPROTO_ICMP} : std::uint8_t{IPPROTO_ICMPV6}},
-                 Bytes{static_cast<std::uint8_t>(f.guest.is_v4() ? 8 : 128), 0, 0, 0, 0, 0, 0, 0}));
+             return tap(
+                 ip_frame(f.guest, f.server,
+                          f.guest.is_v4() ? std::uint8_t{IPPROTO_ICMP} : std::uint8_t{IPPROTO_ICMPV6},
+                          Bytes{static_cast<std::uint8_t>(f.guest.is_v4() ? 8 : 128), 0, 0, 0, 0, 0, 0, 0}));
          }},
         {TG_DROP_TCP_HEADER,
          [](const Family& f) {

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdint>
 #include <numeric>
 #include <thread>
 #include <vector>
@@ -67,10 +68,10 @@ TEST(EventTally, a_query_stands_in_one_place_of_the_histogram_and_one_that_nobod
     EXPECT_EQ(sums.dns_latency.at(0), 2U);
     EXPECT_EQ(sums.dns_latency.at(1), 1U);
     EXPECT_EQ(sums.dns_latency.back(), 1U);
-    EXPECT_EQ(std::accumulate(sums.dns_latency.begin(), sums.dns_latency.end(), 0U), 4U);
+    EXPECT_EQ(std::accumulate(sums.dns_latency.begin(), sums.dns_latency.end(), std::uint64_t{0}), 4U);
     EXPECT_NEAR(sums.dns_latency_seconds, 10.001001, 1e-9);
     EXPECT_EQ(sums.dns_outcomes.at(static_cast<std::size_t>(DnsOutcome::kDenied)), 1U);
-    EXPECT_EQ(std::accumulate(sums.dns_outcomes.begin(), sums.dns_outcomes.end(), 0U), 6U);
+    EXPECT_EQ(std::accumulate(sums.dns_outcomes.begin(), sums.dns_outcomes.end(), std::uint64_t{0}), 6U);
 }
 
 TEST(EventTally, several_workers_count_together) {

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
@@ -10,6 +11,7 @@
 #include <filesystem>
 #include <functional>
 #include <string>
+#include <string_view>
 #include <thread>
 
 #include <fcntl.h>
@@ -126,7 +128,8 @@ std::vector<Forbidden> forbidden_calls() {
     calls.push_back({"fork", [] { ::fork(); }});
     calls.push_back({"ptrace", [] { ::syscall(SYS_ptrace, 0, 0, 0, 0); }});
     calls.push_back({"executable memory", [] {
-                         ::mmap(nullptr, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+                         static_cast<void>(::mmap(nullptr, 4096, PROT_READ | PROT_EXEC,
+                                                  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
                      }});
     calls.push_back({"setting a limit", [] { ::syscall(SYS_prlimit64, 0, 0, argv, nullptr); }});
 #endif
@@ -149,11 +152,17 @@ TEST_F(Sandbox, no_capability_is_left_but_those_that_are_needed) {
         char line[256];
         unsigned long long permitted = ~0ULL;
         unsigned long long effective = ~0ULL;
-        int no_new_privs = 0;
+        unsigned long long no_new_privs = 0;
         while (file != nullptr && std::fgets(line, sizeof line, file) != nullptr) {
-            std::sscanf(line, "CapPrm: %llx", &permitted);
-            std::sscanf(line, "CapEff: %llx", &effective);
-            std::sscanf(line, "NoNewPrivs: %d", &no_new_privs);
+            const std::string_view text(line);
+            const std::size_t colon = std::min(text.find(':'), text.size() - 1);
+            const auto value = [&](int base) { return std::strtoull(line + colon + 1, nullptr, base); };
+            if (text.starts_with("CapPrm:"))
+                permitted = value(16);
+            if (text.starts_with("CapEff:"))
+                effective = value(16);
+            if (text.starts_with("NoNewPrivs:"))
+                no_new_privs = value(10);
         }
         // net_bind_service, net_admin, bpf
         constexpr unsigned long long kNeeded = 1ULL << 10U | 1ULL << 12U | 1ULL << 39U;
