@@ -119,7 +119,7 @@ class Generator {
                 if (sack)
                     continue;
                 Sack blocks;
-                blocks.edges.resize(2 * (1 + below(4)));
+                blocks.edges.resize(std::size_t{2} * (1 + below(4)));
                 std::ranges::generate(blocks.edges, [this] { return number(); });
                 longer.emplace_back(blocks);
                 break;

@@ -19,7 +19,7 @@ DnsQuery query_for(const DnsBuilder& builder) {
 
 /// "ADDRESS/TTL ..." of what `builder`'s answer binds, or the reason why it is malformed.
 std::string bound(const DnsBuilder& builder, const DnsLimits& limits = {}) {
-    const Bytes bytes = builder.bytes();
+    const Bytes& bytes = builder.bytes();
     const DnsParse parse = parse_dns_message(bytes, limits);
     if (!parse.message)
         return std::string(parse.reason);

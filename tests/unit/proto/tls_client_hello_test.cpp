@@ -13,7 +13,6 @@ namespace tapgate::proto {
 namespace {
 
 using test::append;
-using test::append_u16;
 using test::Bytes;
 using test::TlsHelloBuilder;
 
