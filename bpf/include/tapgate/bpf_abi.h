@@ -27,25 +27,25 @@ enum {
 	TG_GUEST_ADDRESSES = 8, /* addresses of one guest, IPv4 and IPv6 together */
 	TG_GUEST_GATEWAYS = 4,	/* addresses by which one guest knows its host */
 	TG_WORKERS_MAX = 64,
-	TG_PENDING_MAX = 65536,		/* half-open connections of all guests */
-	TG_DNS_PENDING_MAX = 65536,	/* DNS queries in flight of all guests */
-	TG_FLOWS_MAX = 131072,		/* spliced connections of all guests */
-	TG_NAMES_MAX = 262144,		/* names that all guests were told */
-	TG_CHAINS_MAX = 131072,		/* chains of aliases that all guests were told */
-	TG_BINDINGS_MAX = 262144,	/* (guest, address) pairs */
-	TG_NAMES_PER_ADDRESS = 32,	/* names, each with one chain, of one guest bound to one address */
-	TG_NAMES_PER_BINDING = 2,	/* a guest's cap of names, aliases included, by its cap of bindings */
-	TG_NAME_TEXT_MAX = 254,		/* 253 octets (RFC 1035 2.3.4 without the root) and a NUL */
-	TG_DNS_ANSWERS_MAX = 32,	/* records in the answer section; longer answers are malformed */
-	TG_DNS_RECORDS_MAX = 64,	/* records in all sections */
-	TG_DNS_ALIASES_MAX = 16,	/* CNAMEs from the question name to its addresses */
-	TG_DNS_ADDRESSES_MAX = 64,	/* addresses of one answer over UDP, hints and repetitions included */
-	TG_DNS_SERVICE_PARAMS_MAX = 32, /* parameters of one SVCB or HTTPS record */
+	TG_PENDING_MAX = 65536,	       /* half-open connections of all guests */
+	TG_DNS_PENDING_MAX = 65536,    /* DNS queries in flight of all guests */
+	TG_FLOWS_MAX = 131072,	       /* spliced connections of all guests */
+	TG_NAMES_MAX = 262144,	       /* names that all guests were told */
+	TG_CHAINS_MAX = 131072,	       /* chains of aliases that all guests were told */
+	TG_BINDINGS_MAX = 262144,      /* (guest, address) pairs */
+	TG_NAMES_PER_ADDRESS = 32,     /* names, each with one chain, of one guest bound to one address */
+	TG_NAMES_PER_BINDING = 2,      /* a guest's cap of names, aliases included, by its cap of bindings */
+	TG_NAME_TEXT_MAX = 254,	       /* 253 octets (RFC 1035 2.3.4 without the root) and a NUL */
+	TG_DNS_ANSWERS_MAX = 32,       /* records in the answer section; longer answers are malformed */
+	TG_DNS_RECORDS_MAX = 64,       /* records in all sections */
+	TG_DNS_ALIASES_MAX = 16,       /* CNAMEs from the question name to its addresses */
+	TG_DNS_ADDRESSES_MAX = 64,     /* addresses of one answer over UDP, hints and repetitions included */
+	TG_DNS_SERVICE_PARAMS_MAX = 32,	  /* parameters of one SVCB or HTTPS record */
 	TG_RECORDING_ADDRESSES_MAX = 256, /* addresses of one answer over TCP, like TG_DNS_ADDRESSES_MAX */
 	TG_RECORDING_NAMES_BYTES = 4352,  /* TG_DNS_ALIASES_MAX + 1 names of 255 octets, in whole words */
-	TG_DNS_STEPS_MAX = 1024,	  /* labels, pointers and roots in one message */
-	TG_DNS_PAYLOAD_MAX = 1232,	  /* DNS over UDP, fits one packet of any path (DNS flag day 2020) */
-	TG_DNS_PENDING_SECONDS = 10,	  /* an answer later than this is not delivered */
+	TG_DNS_STEPS_MAX = 1024,       /* labels, pointers and roots in one message */
+	TG_DNS_PAYLOAD_MAX = 1232,     /* DNS over UDP, fits one packet of any path (DNS flag day 2020) */
+	TG_DNS_PENDING_SECONDS = 10,   /* an answer later than this is not delivered */
 	TG_NAME_SUFFIXES_MAX = 16,     /* zones around a name that are looked up: those of 2 to 17 labels */
 	TG_HOST_ADDRESSES_MAX = 16384, /* addresses of the host itself */
 	TG_POLICIES_MAX =
@@ -170,18 +170,18 @@ enum tg_splice_state {
 };
 
 enum tg_splice_end { /* index of `sides` */
-		     TG_SPLICE_GUEST,
-		     TG_SPLICE_SERVER,
-		     TG_SPLICE_ENDS,
+	TG_SPLICE_GUEST,
+	TG_SPLICE_SERVER,
+	TG_SPLICE_ENDS,
 };
 
-enum tg_splice_flags {				/* of a side */
-		       TG_SPLICE_FIN = 1,	/* it has sent a FIN, whose end is `fin_end` */
-		       TG_SPLICE_FIN_ACKED = 2, /* and the other end has acknowledged it */
-		       TG_SPLICE_RESET = 4,	/* it has sent a reset that the other end obeys */
-		       TG_SPLICE_CLOCK = 8,	/* ts_delta is known */
-		       TG_SPLICE_SEEN = 16,	/* ts_last is known */
-		       TG_SPLICE_REUSED = 32,	/* it has sent a new SYN, which has ended the splice */
+enum tg_splice_flags { /* of a side */
+	TG_SPLICE_FIN = 1,	 /* it has sent a FIN, whose end is `fin_end` */
+	TG_SPLICE_FIN_ACKED = 2, /* and the other end has acknowledged it */
+	TG_SPLICE_RESET = 4,	 /* it has sent a reset that the other end obeys */
+	TG_SPLICE_CLOCK = 8,	 /* ts_delta is known */
+	TG_SPLICE_SEEN = 16,	 /* ts_last is known */
+	TG_SPLICE_REUSED = 32,	 /* it has sent a new SYN, which has ended the splice */
 };
 
 /*
@@ -237,8 +237,8 @@ TG_ASSERT_SIZE(struct tg_splice, 8 + 40 + 40 + 48 + 16 + 64 * TG_SPLICE_ENDS);
  * upstream_flows: tg_splice.upstream -> tg_splice.flow. The entry counts only if the splice says the same.
  *
  * flow_facts: tg_flow -> what a daemon that adopts the splice has to know of it to judge it again. Written
- * before the splice, removed with it or when its end has been told; BPF does not look at it. It counts only
- * if the id is that of the splice.
+ * before the splice, removed with it or when its end has been told; BPF does not look at it. It counts only if
+ * the id is that of the splice.
  */
 struct tg_flow_facts {
 	__u64 id;
@@ -597,8 +597,8 @@ TG_ASSERT_SIZE(struct tg_owned, 4);
 enum tg_event_type {
 	TG_EVENT_DROP = 1,
 	TG_EVENT_DNS_REFUSED = 2, /* struct tg_dns_event */
-	TG_EVENT_SPLICE = 3, /* `flow` was closed or ended by its ends, or one of them has sent FIN; `reason`
-				and the like are zero */
+	TG_EVENT_SPLICE = 3, /* `flow` was closed or ended by its ends, or one of them has sent FIN; `reason` and
+				the like are zero */
 };
 
 struct tg_event {
