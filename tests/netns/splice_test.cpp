@@ -94,6 +94,18 @@ class KernelSplice : public WorldTest<KernelSplice> {
         return {std::move(stream), splice_of(stream)};
     }
 
+    static bool echoes(TcpStream& stream, std::string_view text) {
+        return stream.send(text) == 0 && stream.receive(text.size()).bytes == text;
+    }
+
+    /// From now on the server is reached by another interface than that, or not at all.
+    static void block_eth0() {
+        must_run({"nft",
+                  "add table inet way; add chain inet way in { type filter hook prerouting priority -400; }; "
+                  "add rule inet way in iifname eth0 tcp dport 7001 drop"},
+                 &internet());
+    }
+
     /// The row of `flow show`; empty if there is none.
     static boost::json::object flow_of(const TcpStream& stream) {
         for (const boost::json::value& flow : world().daemon.flows()) {
@@ -393,28 +405,22 @@ TEST_P(KernelSplice, a_flow_follows_its_route_to_another_interface_and_back) {
     const TcpServer server(internet(), site(kPeeked), echo);
     auto [stream, splice] = echoed(kPeeked);
     EXPECT_EQ(splice, "kernel");
-    const auto echoes = [&, &guest_end = stream](std::string_view text) {
-        return guest_end.send(text) == 0 && guest_end.receive(text.size()).bytes == text;
-    };
     // Nothing passes on the old way, in either direction, so that the new one has to be used in both.
-    must_run({"nft",
-              "add table inet way; add chain inet way in { type filter hook prerouting priority -400; }; "
-              "add rule inet way in iifname eth0 tcp dport 7001 drop"},
-             &internet());
+    block_eth0();
     must_run({"ip", version, "route", "add", back, "via", is_v4 ? "198.51.100.253" : "2001:db8:9::1"},
              &internet());
     must_run({"ip", version, "route", "add", site_address, "via", is_v4 ? "198.51.100.254" : "2001:db8:9::2"},
              &host);
-    EXPECT_TRUE(echoes("by wan1"));
+    EXPECT_TRUE(echoes(stream, "by wan1"));
     // Also a daemon that was not there when it changed.
     world().daemon.kill();
     must_run({"nft", "delete table inet way"}, &internet());
     must_run({"ip", version, "route", "del", site_address}, &host);
     must_run({"ip", version, "route", "del", back}, &internet());
     world().daemon.start();
-    EXPECT_TRUE(echoes("by wan0"));
+    EXPECT_TRUE(echoes(stream, "by wan0"));
     must_run({"ip", "link", "del", "wan1"}, &host);
-    EXPECT_TRUE(echoes("alone"));
+    EXPECT_TRUE(echoes(stream, "alone"));
 }
 
 TEST_P(KernelSplice, a_flow_follows_its_route_to_another_router_and_ends_at_none) {
@@ -432,16 +438,10 @@ TEST_P(KernelSplice, a_flow_follows_its_route_to_another_router_and_ends_at_none
     const TcpServer server(internet(), site(kPeeked), echo);
     auto [stream, splice] = echoed(kPeeked);
     EXPECT_EQ(splice, "kernel");
-    const auto echoes = [&, &guest_end = stream](std::string_view text) {
-        return guest_end.send(text) == 0 && guest_end.receive(text.size()).bytes == text;
-    };
-    must_run({"nft",
-              "add table inet way; add chain inet way in { type filter hook prerouting priority -400; }; "
-              "add rule inet way in iifname eth0 tcp dport 7001 drop"},
-             &internet());
+    block_eth0();
     must_run({"ip", version, "route", "add", site_address, "via", is_v4 ? "198.51.100.77" : "2001:db8:2::77"},
              &host);
-    EXPECT_TRUE(echoes("by the other router"));
+    EXPECT_TRUE(echoes(stream, "by the other router"));
     must_run({"ip", version, "route", "replace", "blackhole", site_address}, &host);
     EXPECT_TRUE(wait_until([&guest_end = stream] {
         return guest_end.send("?") == 0 && guest_end.receive(1, std::chrono::milliseconds(300)).bytes.empty();
