@@ -126,6 +126,8 @@ class KernelDatapath final : public Datapath {
                 static_cast<void>(detach_guest(ifindex));
         }
         is_handed_over_ = is_handed_over;
+        if (!is_handed_over)
+            in_flight_.recount();
         pins_.keep();
     }
 

@@ -6,7 +6,9 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <mutex>
+#include <thread>
 
 #include <sys/mman.h>
 
@@ -14,6 +16,7 @@ namespace tapgate::datapath {
 
 namespace {
 
+constexpr int kLooks = 20; // of lower()
 constexpr std::size_t kStatesBytes = sizeof(tg_guest_state) * TG_GUESTS_MAX;
 
 } // namespace
@@ -120,6 +123,24 @@ void GuestTable::release(GuestId id, std::uint32_t tg_guest_state::* counter, st
     std::atomic_ref<std::uint32_t> value(states_[found->second].*counter);
     std::uint32_t now = value.load();
     while (!value.compare_exchange_weak(now, now - std::min(now, count))) {
+    }
+}
+
+void GuestTable::lower(std::uint32_t tg_guest_state::* counter, const Counts& entries) const {
+    const std::shared_lock lock(mutex_);
+    for (const auto& [id, slot] : slots_) {
+        const auto counted = entries.find(id);
+        const std::uint32_t real = counted == entries.end() ? 0 : counted->second;
+        const std::atomic_ref<std::uint32_t> value(states_[slot].*counter);
+        std::uint32_t least = value.load();
+        // A SYN that is refused for want of a listener has a unit for less than a microsecond. Given back for
+        // it, BPF's own return would let the counter wrap, so that the least of many looks counts.
+        for (int look = 0; look < kLooks && least > real; ++look) {
+            std::this_thread::sleep_for(std::chrono::milliseconds(1));
+            least = std::min(least, value.load());
+        }
+        if (least > real)
+            value.fetch_sub(least - real);
     }
 }
 

@@ -42,6 +42,11 @@ class GuestTable {
     /// Gives back `count` units of a counter of guest `id`, for entries that were removed from a map. Nothing
     /// happens if the guest is gone: its slot may be another's by now.
     void release(GuestId id, std::uint32_t tg_guest_state::* counter, std::uint32_t count) const;
+    using Counts = std::unordered_map<GuestId, std::uint32_t>;
+
+    /// Gives back the units of a counter that no entry stands for, by the entries of each guest, counted
+    /// before. Entries that come and go meanwhile do not matter, those that come and stay would.
+    void lower(std::uint32_t tg_guest_state::* counter, const Counts& entries) const;
     /// Takes one of the `most` units of a counter of guest `id`; false if none is left, or the guest is gone.
     bool take(GuestId id, std::uint32_t tg_guest_state::* counter, std::uint32_t most) const;
     /// Counts live bindings that were removed to make room.

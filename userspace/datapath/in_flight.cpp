@@ -17,6 +17,15 @@ constexpr std::chrono::seconds kHandshakeTime{30};
 InFlight::InFlight(int pending_fd, int dns_pending_fd, const GuestTable& guests)
     : pending_(pending_fd), dns_pending_(dns_pending_fd), guests_(guests) {}
 
+void InFlight::recount() const {
+    GuestTable::Counts pending;
+    GuestTable::Counts questions;
+    pending_.for_each([&](const tg_flow&, const tg_pending& entry) { ++pending[entry.guest_id]; });
+    dns_pending_.for_each([&](const tg_dns_key& key, const tg_dns_question&) { ++questions[key.guest_id]; });
+    guests_.lower(&tg_guest_state::half_open, pending);
+    guests_.lower(&tg_guest_state::dns_pending, questions);
+}
+
 std::optional<PendingFlow> InFlight::take(const FlowTuple& flow) {
     tg_flow key{};
     key.guest_address = to_abi(flow.guest.address);

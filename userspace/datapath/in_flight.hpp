@@ -17,6 +17,10 @@ class InFlight {
     /// The descriptors are borrowed; `guests` outlives this.
     InFlight(int pending_fd, int dns_pending_fd, const GuestTable& guests);
 
+    /// Gives back the units of entries that a killed process had removed, but not yet given back. To be
+    /// called before there are listeners: only then no guest adds an entry that stays.
+    void recount() const;
+
     std::optional<PendingFlow> take(const FlowTuple& flow);
 
     /// Notes who answered; false if the question is not in flight.

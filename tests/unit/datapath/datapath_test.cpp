@@ -298,6 +298,26 @@ TEST_F(DatapathTest, sessions_have_a_cap_and_end_with_their_daemon) {
     EXPECT_EQ(datapath_->guest_use(ifindex).sessions, 0U);
 }
 
+TEST_F(DatapathTest, units_that_a_killed_daemon_took_with_it_come_back) {
+    open();
+    const GuestId id = attach();
+    // Killed between removing entries and giving their units back.
+    tg_guest_state counters{};
+    counters.half_open = 3;
+    counters.dns_pending = 1;
+    set_state(guest().slot, counters);
+    store("pending", flow_key(), tg_pending{id, in(std::chrono::seconds(0)), guest().slot, 2, {}});
+    open();
+    EXPECT_EQ(attach(), id);
+    EXPECT_EQ(state(guest().slot).half_open, 1U);
+    EXPECT_EQ(state(guest().slot).dns_pending, 0U);
+    // Never more than what is there: a counter below its entries would wrap.
+    counters.half_open = 0;
+    set_state(guest().slot, counters);
+    open();
+    EXPECT_EQ(state(guest().slot).half_open, 0U);
+}
+
 TEST_F(DatapathTest, sweep_removes_what_is_overdue_and_keeps_counters_exact) {
     open();
     const GuestId id = attach();
