@@ -68,17 +68,18 @@ inline bool has_lost_its_place(const ldns_rr_list* answer, std::span<const std::
     constexpr std::size_t kQuestionTail = 4;
     constexpr std::size_t kRecordTail = 10; // type, class, TTL, RDLENGTH
     std::size_t at = kHeader;
-    const auto skip_name = [&] {
+    const auto skip_name = [&](const ldns_rdf* expected) {
         ldns_rdf* name = nullptr;
         const bool is_read = ldns_wire2dname(&name, message.data(), message.size(), &at) == LDNS_STATUS_OK;
+        const bool is_expected = is_read && (expected == nullptr || ldns_dname_compare(name, expected) == 0);
         ldns_rdf_deep_free(name);
-        return is_read;
+        return is_expected;
     };
-    if (!skip_name())
+    if (!skip_name(nullptr))
         return true;
     at += kQuestionTail;
     for (std::size_t i = 0; i < ldns_rr_list_rr_count(answer); ++i) {
-        if (!skip_name() || at + kRecordTail > message.size())
+        if (!skip_name(ldns_rr_owner(ldns_rr_list_rr(answer, i))) || at + kRecordTail > message.size())
             return true;
         const auto u16 = [&](std::size_t offset) {
             return message[at + offset] * 256U + message[at + offset + 1];
