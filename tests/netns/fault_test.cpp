@@ -203,6 +203,8 @@ class Fault : public testing::TestWithParam<std::tuple<Conversation, const Famil
         auto stream = TcpStream::connect(scene_->world.topology.guest().ns, to);
         if (!stream)
             return {.connect_error = stream.error(), .answer = {}, .end = End::kNone};
+        const std::string source = stream->local().to_string();
+        scene_->good.erase(source); // the guest may have had this port before
         const int send_error = stream->send(conversation().says);
         stream->finish();
         Received received = stream->receive_to_end();
@@ -210,7 +212,7 @@ class Fault : public testing::TestWithParam<std::tuple<Conversation, const Famil
         if (send_error == ECONNRESET)
             outcome.end = End::kReset;
         if (is_good(outcome))
-            scene_->good.insert(stream->local().to_string());
+            scene_->good.insert(source);
         return outcome;
     }
 
